@@ -1,0 +1,248 @@
+//! Settings: flags, then environment, then defaults. The only reader of the environment.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+
+use crate::domain::{ProviderSettings, Retention, Settings, TurnLimits};
+
+/// A coding agent behind one port: REST with SSE, gRPC and gRPC-Web, one session per server.
+///
+/// Without a command it serves. Every setting is a flag or a variable; flags win.
+#[derive(Debug, Parser)]
+#[command(name = "opencode-api", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What the binary can do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Serve (the default).
+    Serve,
+    /// Ask the running server for its health; exit code 0 if it serves.
+    Healthcheck,
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Settings of the server.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// First listener. Both answer the same; set both to one number for a single listener, 0 for a free port.
+    #[arg(long, env = "GRPC_PORT", default_value_t = 8080, global = true)]
+    pub grpc_port: u16,
+    /// Second listener.
+    #[arg(long, env = "HTTP_PORT", default_value_t = 8081, global = true)]
+    pub http_port: u16,
+    /// Address to bind. Whoever reaches it can run commands here: leave it at loopback unless something guards it.
+    #[arg(long, env = "OPENCODE_HOST", default_value = "127.0.0.1", global = true)]
+    pub host: IpAddr,
+    /// The folder the agent works in; made if missing.
+    #[arg(long, env = "OPENCODE_WORKSPACE", default_value = "./workspace", global = true)]
+    pub workspace: PathBuf,
+    /// Where the log is kept; never inside the workspace. Default: a folder per workspace below the user's data
+    /// directory.
+    #[arg(long, env = "OPENCODE_DATA_DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// The model, as provider/id. Default: the first available. `mock/demo` needs no key.
+    #[arg(long, env = "OPENCODE_MODEL", global = true)]
+    pub model: Option<String>,
+    /// Log more.
+    #[arg(long, env = "OPENCODE_DEBUG", default_value_t = false, global = true,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub debug: bool,
+    /// What is logged, as tracing's directives; wins over --debug.
+    #[arg(long, env = "RUST_LOG", global = true)]
+    pub log: Option<String>,
+    /// Origins of web pages that may call, separated by commas, or `*`. Default: none.
+    #[arg(long, env = "OPENCODE_CORS_ORIGINS", value_delimiter = ',', global = true)]
+    pub cors_origins: Vec<String>,
+    /// Most bytes of a request's body.
+    #[arg(long, env = "OPENCODE_MAX_BODY_BYTES", default_value_t = 16 * 1024 * 1024, global = true)]
+    pub max_body_bytes: usize,
+    /// Seconds that running requests get when the server stops.
+    #[arg(long, env = "OPENCODE_GRACE_SECONDS", default_value_t = 5, global = true)]
+    pub grace_seconds: u64,
+    /// Seconds after which a stream ends whose reader takes nothing.
+    #[arg(long, env = "OPENCODE_STALL_SECONDS", default_value_t = 60, global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub stall_seconds: u64,
+    /// Events older than this many hours are dropped from the log.
+    #[arg(long, env = "OPENCODE_RETENTION_HOURS", default_value_t = 7 * 24, global = true)]
+    pub retention_hours: u64,
+    /// The oldest events are dropped while all together have more bytes than this.
+    #[arg(long, env = "OPENCODE_RETENTION_BYTES", default_value_t = 256 * 1024 * 1024, global = true)]
+    pub retention_bytes: u64,
+    /// Most model calls of a turn.
+    #[arg(long, env = "OPENCODE_TURN_MODEL_CALLS", default_value_t = 100, global = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub turn_model_calls: u32,
+    /// Most seconds of a turn; looked at before each model call.
+    #[arg(long, env = "OPENCODE_TURN_SECONDS", default_value_t = 30 * 60, global = true)]
+    pub turn_seconds: u64,
+    /// Keys and addresses of model providers.
+    #[command(flatten)]
+    pub providers: Providers,
+}
+
+/// Keys and addresses of model providers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Model providers")]
+pub struct Providers {
+    /// Key for anthropic/*.
+    #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true, global = true)]
+    pub anthropic_api_key: Option<SecretString>,
+    /// Another address of Anthropic's API.
+    #[arg(long, env = "ANTHROPIC_BASE_URL", global = true)]
+    pub anthropic_base_url: Option<String>,
+    /// Key for openai/*.
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, global = true)]
+    pub openai_api_key: Option<SecretString>,
+    /// Another address of OpenAI's API.
+    #[arg(long, env = "OPENAI_BASE_URL", global = true)]
+    pub openai_base_url: Option<String>,
+    /// Address of an Azure OpenAI resource.
+    #[arg(long, env = "AZURE_OPENAI_ENDPOINT", global = true)]
+    pub azure_endpoint: Option<String>,
+    /// Key for azure/*.
+    #[arg(long, env = "AZURE_OPENAI_API_KEY", hide_env_values = true, global = true)]
+    pub azure_api_key: Option<SecretString>,
+    /// API version of Azure OpenAI.
+    #[arg(long, env = "AZURE_OPENAI_API_VERSION", global = true)]
+    pub azure_api_version: Option<String>,
+    /// Key for openrouter/*.
+    #[arg(long, env = "OPENROUTER_API_KEY", hide_env_values = true, global = true)]
+    pub openrouter_api_key: Option<SecretString>,
+    /// Key for groq/*.
+    #[arg(long, env = "GROQ_API_KEY", hide_env_values = true, global = true)]
+    pub groq_api_key: Option<SecretString>,
+    /// Key for xai/*.
+    #[arg(long, env = "XAI_API_KEY", hide_env_values = true, global = true)]
+    pub xai_api_key: Option<SecretString>,
+    /// Key for mistral/*.
+    #[arg(long, env = "MISTRAL_API_KEY", hide_env_values = true, global = true)]
+    pub mistral_api_key: Option<SecretString>,
+    /// Key for deepseek/*.
+    #[arg(long, env = "DEEPSEEK_API_KEY", hide_env_values = true, global = true)]
+    pub deepseek_api_key: Option<SecretString>,
+    /// Address of a local OpenAI-compatible server (Ollama, LM Studio, vLLM, llama.cpp).
+    #[arg(long, env = "LOCAL_ENDPOINT", global = true)]
+    pub local_endpoint: Option<String>,
+    /// The script that mock/script plays (YAML or JSON).
+    #[arg(long, env = "OPENCODE_MOCK_SCRIPT", global = true)]
+    pub mock_script: Option<PathBuf>,
+    /// A JSON file of models (prices, limits) that adds to and overrides the built-in table.
+    #[arg(long, env = "OPENCODE_MODELS_FILE", global = true)]
+    pub models_file: Option<PathBuf>,
+    /// Seconds without a first token after which a model call counts as stalled.
+    #[arg(long, env = "OPENCODE_FIRST_TOKEN_SECONDS", default_value_t = 600, global = true)]
+    pub first_token_seconds: u64,
+    /// Seconds between tokens after which a model call counts as stalled.
+    #[arg(long, env = "OPENCODE_BETWEEN_TOKENS_SECONDS", default_value_t = 120, global = true)]
+    pub between_tokens_seconds: u64,
+}
+
+/// Variables that no child process gets, whether this server reads them or not.
+const SECRET_VARIABLES: [&str; 12] = [
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "AZURE_OPENAI_API_KEY",
+    "OPENROUTER_API_KEY",
+    "GROQ_API_KEY",
+    "XAI_API_KEY",
+    "MISTRAL_API_KEY",
+    "DEEPSEEK_API_KEY",
+    "GEMINI_API_KEY",
+    "OPENCODE_API_TOKEN",
+    "OPENCODE_API_TOKENS_FILE",
+    "OPENCODE_REPLY_TOKEN",
+];
+
+impl Config {
+    /// What the domain needs of the settings. Fails where no folder for data can be told.
+    pub fn settings(&self) -> Result<Settings, String> {
+        let data_dir = match &self.data_dir {
+            Some(folder) => folder.clone(),
+            None => default_data_dir(&self.workspace)?,
+        };
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let providers = &self.providers;
+        Ok(Settings {
+            workspace: self.workspace.clone(),
+            data_dir,
+            model: text(&self.model),
+            providers: ProviderSettings {
+                anthropic_api_key: providers.anthropic_api_key.clone(),
+                anthropic_base_url: text(&providers.anthropic_base_url),
+                openai_api_key: providers.openai_api_key.clone(),
+                openai_base_url: text(&providers.openai_base_url),
+                azure_endpoint: text(&providers.azure_endpoint),
+                azure_api_key: providers.azure_api_key.clone(),
+                azure_api_version: text(&providers.azure_api_version),
+                openrouter_api_key: providers.openrouter_api_key.clone(),
+                groq_api_key: providers.groq_api_key.clone(),
+                xai_api_key: providers.xai_api_key.clone(),
+                mistral_api_key: providers.mistral_api_key.clone(),
+                deepseek_api_key: providers.deepseek_api_key.clone(),
+                local_endpoint: text(&providers.local_endpoint),
+                mock_script: providers.mock_script.clone(),
+                models_file: providers.models_file.clone(),
+                first_token: Duration::from_secs(providers.first_token_seconds),
+                between_tokens: Duration::from_secs(providers.between_tokens_seconds),
+            },
+            secret_variables: SECRET_VARIABLES.map(str::to_owned).to_vec(),
+            retention: Retention {
+                age: Duration::from_secs(self.retention_hours.saturating_mul(3600)),
+                bytes: self.retention_bytes,
+            },
+            limits: TurnLimits { model_calls: self.turn_model_calls, time: Duration::from_secs(self.turn_seconds) },
+        })
+    }
+
+    /// What is logged.
+    pub fn log_directives(&self) -> &str {
+        match &self.log {
+            Some(directives) if !directives.is_empty() => directives,
+            _ if self.debug => "info,opencode_api=debug",
+            _ => "info",
+        }
+    }
+}
+
+/// One folder per workspace path below the user's data directory.
+fn default_data_dir(workspace: &Path) -> Result<PathBuf, String> {
+    let absolute = std::path::absolute(workspace).map_err(|error| format!("the workspace has no path: {error}"))?;
+    // Links are resolved where they can be, so that two names of one folder do not get two logs.
+    let absolute = absolute.canonicalize().unwrap_or(absolute);
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| {
+            std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(".local/share"))
+        })
+        .ok_or("no home folder is known here: set OPENCODE_DATA_DIR to a folder for the log")?;
+    // A hash that is the same in every build: the folder must be found again.
+    let digest = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name: String = absolute
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '_' })
+        .take(40)
+        .collect();
+    Ok(base.join("opencode-api").join(format!("{name}-{hash}")))
+}

@@ -1,0 +1,215 @@
+//! Running the tool calls of one answer: reading ones side by side, others in order, each with its result.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::sync::{Mutex, mpsc};
+
+use super::{End, Turn, output};
+use crate::domain::{
+    error::Error,
+    event::{EventKind, MessageEvent, ToolCallCompleted, ToolCallStarted, ToolDelta},
+    id::TurnId,
+    message::{Message, Role},
+    part::{Binary, FinishReason, Part, ToolCall, ToolResult},
+    session::now,
+    store::{Batch, Store},
+    tools::{self, ToolContext, ToolError, ToolOutput},
+};
+
+/// Pieces of raw output on their way to the clients.
+const OUTPUT_QUEUE: usize = 16;
+
+/// The TOOL message while its results come in.
+pub(super) struct Board {
+    store: Store,
+    turn_id: TurnId,
+    state: Mutex<State>,
+}
+
+struct State {
+    message: Message,
+    /// Which results are there.
+    done: Vec<bool>,
+    /// Images to look at; they follow the results, since parts are only added at the end.
+    images: Vec<Option<Binary>>,
+}
+
+impl Turn {
+    /// Runs the tool calls of the last answer, which ended for `reason`.
+    pub(super) async fn act(&mut self, reason: FinishReason) -> Result<(), End> {
+        let calls: Vec<ToolCall> =
+            self.messages.last().map(|last| last.tool_calls().cloned().collect()).unwrap_or_default();
+        let mut message = self.message(Role::Tool);
+        message.parts = calls.iter().map(|call| Part::ToolResult(open_result(call))).collect();
+        if reason != FinishReason::ToolUse {
+            close_results(&mut message, &vec![false; calls.len()], "not run: the answer that called it was cut off");
+            let event = MessageEvent { message: message.clone() };
+            self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
+            self.messages.push(message);
+            return Ok(());
+        }
+        let event = MessageEvent { message: message.clone() };
+        self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
+        let state = State { message, done: vec![false; calls.len()], images: vec![None; calls.len()] };
+        let board = Board { store: self.domain.0.store.clone(), turn_id: self.id.clone(), state: Mutex::new(state) };
+        let outcome = self.run_all(&board, &calls).await;
+        let words = match &outcome {
+            Ok(()) => "canceled before it ran",
+            Err(_) => "not run: the server failed",
+        };
+        let message = board.close(words).await?;
+        self.messages.push(message);
+        outcome?;
+        if self.tools.cancel.is_cancelled() {
+            return Err(End::canceled(&self.running));
+        }
+        Ok(())
+    }
+
+    async fn run_all(&self, board: &Board, calls: &[ToolCall]) -> Result<(), End> {
+        let reads = |call: &ToolCall| tools::find(&call.name).is_some_and(|entry| entry.read_only);
+        let mut next = 0;
+        while next < calls.len() && !self.tools.cancel.is_cancelled() {
+            let side_by_side = calls[next..].iter().take_while(|call| reads(call)).count().max(1);
+            let group = (next..next + side_by_side).map(|index| self.run_call(board, index, &calls[index]));
+            for outcome in join_all(group).await {
+                outcome?;
+            }
+            next += side_by_side;
+        }
+        Ok(())
+    }
+
+    async fn run_call(&self, board: &Board, index: usize, call: &ToolCall) -> Result<(), End> {
+        board.started(index, call).await?;
+        let began = Instant::now();
+        let (output, pieces) = mpsc::channel(OUTPUT_QUEUE);
+        let context = ToolContext { output, ..self.tools.clone() };
+        let running = async {
+            let answer = match tools::find(&call.name) {
+                Some(entry) => entry.run(&context, call.input.clone()).await,
+                None => Err(tools::unknown(&call.name)),
+            };
+            // Ends the stream of its output.
+            drop(context);
+            answer
+        };
+        let (answer, shown) = tokio::join!(running, output::show(board, index, pieces));
+        shown?;
+        let (output, is_error) = match answer {
+            Ok(output) => {
+                let is_error = output.is_error;
+                (output, is_error)
+            }
+            Err(ToolError::ForModel(words)) => (ToolOutput { content: words, ..ToolOutput::default() }, true),
+            Err(ToolError::Fatal(cause)) => {
+                tracing::error!(turn = %self.id, tool = call.name, cause = %cause, "a tool failed");
+                let content = "the server failed while this ran".into();
+                board.completed(index, ToolOutput { content, ..ToolOutput::default() }, true, began).await?;
+                return Err(End::internal());
+            }
+        };
+        Ok(board.completed(index, output, is_error, began).await?)
+    }
+}
+
+impl Board {
+    async fn started(&self, index: usize, call: &ToolCall) -> Result<(), Error> {
+        let state = self.state.lock().await;
+        let event = ToolCallStarted {
+            message_id: state.message.id.clone(),
+            part_index: index as u32,
+            tool_call_id: call.id.clone(),
+            tool_name: call.name.clone(),
+            input: call.input.clone(),
+            truncated: false,
+            size: None,
+        };
+        self.append(Batch::new(), EventKind::ToolCallStarted(event)).await
+    }
+
+    /// Shows a piece of a running call's output.
+    pub(super) async fn grew(&self, index: usize, text: String, truncated: bool) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let Some(Part::ToolResult(part)) = state.message.parts.get_mut(index) else { return Ok(()) };
+        part.content.push_str(&text);
+        let tool_call_id = part.tool_call_id.clone();
+        let message_id = state.message.id.clone();
+        let event = ToolDelta { message_id, part_index: index as u32, tool_call_id, text, truncated };
+        self.append(Batch::new(), EventKind::ToolOutputDelta(event)).await
+    }
+
+    /// Stores a result; the last one makes the message whole.
+    async fn completed(&self, index: usize, output: ToolOutput, is_error: bool, began: Instant) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let State { message, done, images } = &mut *state;
+        let Some(Part::ToolResult(part)) = message.parts.get_mut(index) else { return Ok(()) };
+        (part.content, part.metadata, part.is_error) = (output.content, output.metadata, is_error);
+        let event = ToolCallCompleted {
+            message_id: message.id.clone(),
+            part_index: index as u32,
+            tool_call_id: part.tool_call_id.clone(),
+            output: part.content.clone(),
+            is_error,
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            truncated: false,
+            size: None,
+        };
+        done[index] = true;
+        images[index] = output.image;
+        message.updated_at = now();
+        if done.iter().all(|done| *done) {
+            message.parts.extend(images.iter_mut().filter_map(Option::take).map(Part::Binary));
+            message.finished_at = Some(message.updated_at);
+        }
+        let updated = EventKind::MessageUpdated(MessageEvent { message: message.clone() });
+        self.append(Batch::new().event(Some(&self.turn_id), EventKind::ToolCallCompleted(event)), updated).await
+    }
+
+    /// Gives every call without a result one, if there are any.
+    async fn close(self, words: &str) -> Result<Message, Error> {
+        let mut state = self.state.into_inner();
+        if state.message.finished_at.is_none() {
+            close_results(&mut state.message, &state.done, words);
+            let event = MessageEvent { message: state.message.clone() };
+            self.store
+                .append(Batch::new().event(Some(&self.turn_id), EventKind::MessageUpdated(event)).ending())
+                .await?;
+        }
+        Ok(state.message)
+    }
+
+    async fn append(&self, batch: Batch, kind: EventKind) -> Result<(), Error> {
+        self.store.append(batch.event(Some(&self.turn_id), kind)).await.map(drop)
+    }
+}
+
+fn open_result(call: &ToolCall) -> ToolResult {
+    ToolResult {
+        tool_call_id: call.id.clone(),
+        content: String::new(),
+        metadata: None::<Value>,
+        is_error: false,
+        truncated: false,
+        size: None,
+    }
+}
+
+/// Answers the calls that have no result in words for the model, and makes the message whole.
+pub(super) fn close_results(message: &mut Message, done: &[bool], words: &str) {
+    for (index, part) in message.parts.iter_mut().enumerate() {
+        if let Part::ToolResult(result) = part
+            && !done.get(index).copied().unwrap_or(false)
+        {
+            if !result.content.is_empty() && !result.content.ends_with('\n') {
+                result.content.push('\n');
+            }
+            result.content.push_str(words);
+            result.is_error = true;
+        }
+    }
+    message.updated_at = now();
+    message.finished_at = Some(message.updated_at);
+}

@@ -1,0 +1,263 @@
+//! One model call with its retries: the only place that asks a provider again.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+
+use super::{
+    End, Turn,
+    answer::{Answer, Step},
+    history,
+};
+use crate::domain::{
+    error::Error,
+    event::{EventKind, ModelRetry},
+    id::MessageId,
+    message::{Message, Role},
+    part::FinishReason,
+    providers::{Delta, ProviderError, ProviderErrorKind, Request},
+    session::now,
+    store::{Batch, LedgerRow},
+    tools,
+    turn::TurnErrorCode,
+    usage::{Spent, Tokens, Usage},
+};
+
+/// Most retries of one call.
+const RETRIES: u32 = 8;
+/// The first wait; each further one is twice as long.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// The longest wait that we choose ourselves.
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The longest that all waits of one call take together.
+const MAX_WAITING: Duration = Duration::from_secs(180);
+/// Most deltas that one transaction takes.
+const GROUP: usize = 64;
+
+/// What came of one attempt.
+enum Attempt {
+    /// The answer, if the model said anything at all.
+    Whole(FinishReason, Option<Box<Message>>),
+    Failed(ProviderError),
+    Canceled,
+    Broken(Error),
+}
+
+impl Turn {
+    /// Asks the model for its next answer.
+    pub(super) async fn call(&mut self, system: &str) -> Result<(FinishReason, Option<Message>), End> {
+        let request = self.request(system);
+        let mut waited = Duration::ZERO;
+        for attempt in 1..=RETRIES + 1 {
+            let error = match self.attempt(&request, attempt).await {
+                Attempt::Whole(reason, message) => {
+                    self.domain.0.model_failing.store(false, Ordering::Relaxed);
+                    return Ok((reason, message.map(|message| *message)));
+                }
+                Attempt::Canceled => return Err(End::canceled(&self.running)),
+                Attempt::Broken(error) => return Err(End::from(error)),
+                Attempt::Failed(error) => error,
+            };
+            self.domain.0.model_failing.store(true, Ordering::Relaxed);
+            let delay = delay(attempt, error.retry_after);
+            let again = match error.kind {
+                ProviderErrorKind::Rejected => false,
+                ProviderErrorKind::Unavailable | ProviderErrorKind::Stalled => true,
+            };
+            if !again || attempt > RETRIES || waited + delay > MAX_WAITING {
+                return Err(failed(&error, attempt));
+            }
+            waited += delay;
+            let retry = ModelRetry {
+                attempt,
+                of: RETRIES,
+                delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                code: code(error.kind),
+            };
+            let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
+            self.domain.0.store.append(batch).await?;
+            tokio::select! {
+                () = self.tools.cancel.cancelled() => return Err(End::canceled(&self.running)),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+        Err(End::internal())
+    }
+
+    fn request(&self, system: &str) -> Request {
+        let info = &self.model.info;
+        Request {
+            model: self.model.model_id.clone(),
+            full_model: info.id.clone(),
+            system: system.to_owned(),
+            messages: history::for_model(&self.messages, info.supports_attachments),
+            tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
+            max_output_tokens: info.max_output_tokens,
+            images: info.supports_attachments,
+            reasoning: info.supports_reasoning,
+        }
+    }
+
+    /// One attempt, with its row in the ledger.
+    async fn attempt(&self, request: &Request, number: u32) -> Attempt {
+        let (at, began) = (now(), Instant::now());
+        let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
+        let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
+        let outcome = loop {
+            let next = tokio::select! {
+                biased;
+                () = self.tools.cancel.cancelled() => break Err(None),
+                next = deltas.next() => next,
+            };
+            let Some(chunk) = next else {
+                break Err(Some(cut("the provider ended its answer in the middle")));
+            };
+            let (step, batch) = apply(&mut answer, chunk);
+            if let Err(error) = self.domain.0.store.append(batch).await {
+                return Attempt::Broken(error);
+            }
+            match step {
+                Ok(Step::Grew) => {}
+                Ok(Step::Whole(reason)) => break Ok(reason),
+                Ok(Step::TooLong) => break Ok(FinishReason::MaxTokens),
+                Err(error) => break Err(Some(error)),
+            }
+        };
+        // The connection is closed before the ending is stored: a cancelled call costs nothing more.
+        drop(deltas);
+        let spent = self.spent(&answer, &outcome);
+        let (reason, name) = match &outcome {
+            Ok(reason) => (*reason, "ok"),
+            Err(None) => (FinishReason::Canceled, "canceled"),
+            Err(Some(error)) => (FinishReason::Error, code(error.kind).as_str()),
+        };
+        let (message, batch) = if answer.is_shown() {
+            let (message, batch) = answer.finish(reason, Usage::from(spent), Batch::new());
+            (Some(message), batch)
+        } else {
+            (None, Batch::new())
+        };
+        let row = self.ledger_row(at, began, number, name, spent, message.as_ref().map(|message| message.id.clone()));
+        if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
+            return Attempt::Broken(error);
+        }
+        match outcome {
+            Ok(reason) => Attempt::Whole(reason, message.map(Box::new)),
+            Err(None) => Attempt::Canceled,
+            Err(Some(error)) => Attempt::Failed(error),
+        }
+    }
+
+    /// What an attempt spent. An attempt that the provider refused cost nothing; one that was cut after the model
+    /// began costs what we are not told, so that its cost counts as unknown.
+    fn spent(&self, answer: &Answer, outcome: &Result<FinishReason, Option<ProviderError>>) -> Spent {
+        let tokens = answer.tokens.unwrap_or_default();
+        let price = self.model.price.as_ref();
+        if outcome.is_ok() && answer.tokens.is_some() {
+            return Spent::call(tokens, price.map(|price| price.cost(&tokens)));
+        }
+        if !answer.is_shown() && tokens == Tokens::default() && outcome.is_err() {
+            return Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 0 };
+        }
+        Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 1 }
+    }
+
+    fn ledger_row(
+        &self,
+        at: Timestamp,
+        began: Instant,
+        attempt: u32,
+        outcome: &'static str,
+        spent: Spent,
+        message_id: Option<MessageId>,
+    ) -> LedgerRow {
+        let info = &self.model.info;
+        let price = self.model.price.is_some().then(|| {
+            serde_json::json!({
+                "input": info.cost_per_1m_input,
+                "output": info.cost_per_1m_output,
+                "cache_read": info.cost_per_1m_cache_read,
+                "cache_write": info.cost_per_1m_cache_write,
+            })
+            .to_string()
+        });
+        LedgerRow {
+            turn_id: self.id.clone(),
+            message_id,
+            at,
+            kind: "turn",
+            model: info.id.clone(),
+            attempt,
+            outcome,
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            spent,
+            price,
+        }
+    }
+}
+
+/// Applies what came together; neighbouring pieces of the same text become one event.
+fn apply(answer: &mut Answer, chunk: Vec<Result<Delta, ProviderError>>) -> (Result<Step, ProviderError>, Batch) {
+    let mut batch = Batch::new();
+    let mut deltas = chunk.into_iter().peekable();
+    while let Some(delta) = deltas.next() {
+        let mut delta = match delta {
+            Ok(delta) => delta,
+            Err(error) => return (Err(error), batch),
+        };
+        while let Some(Ok(next)) = deltas.peek() {
+            match (&mut delta, next) {
+                (Delta::Text(text), Delta::Text(more)) | (Delta::Reasoning(text), Delta::Reasoning(more)) => {
+                    text.push_str(more);
+                }
+                (Delta::ToolInput { index, text }, Delta::ToolInput { index: same, text: more }) if index == same => {
+                    text.push_str(more);
+                }
+                _ => break,
+            }
+            deltas.next();
+        }
+        let (step, more) = answer.apply(delta, batch);
+        batch = more;
+        match step {
+            Step::Grew => {}
+            Step::Whole(_) | Step::TooLong => return (Ok(step), batch),
+        }
+    }
+    (Ok(Step::Grew), batch)
+}
+
+fn cut(message: &str) -> ProviderError {
+    ProviderError { kind: ProviderErrorKind::Unavailable, message: message.into(), status: None, retry_after: None }
+}
+
+/// How long to wait before the next attempt: as the provider says, else doubling with jitter.
+fn delay(attempt: u32, retry_after: Option<Duration>) -> Duration {
+    if let Some(after) = retry_after {
+        return after;
+    }
+    let full = FIRST_DELAY.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_DELAY);
+    // Between three quarters and all of it. The random part of a new id is as good a die as any.
+    let die = (uuid::Uuid::new_v4().as_u128() % 256) as u32;
+    full * 3 / 4 + full / 4 * die / 256
+}
+
+fn code(kind: ProviderErrorKind) -> TurnErrorCode {
+    match kind {
+        ProviderErrorKind::Rejected => TurnErrorCode::ProviderError,
+        ProviderErrorKind::Unavailable => TurnErrorCode::ProviderUnavailable,
+        ProviderErrorKind::Stalled => TurnErrorCode::ProviderTimeout,
+    }
+}
+
+fn failed(error: &ProviderError, attempts: u32) -> End {
+    let mut details = serde_json::json!({ "attempts": attempts });
+    if let Some(status) = error.status {
+        details["provider_status"] = status.into();
+    }
+    End::failed(FinishReason::Error, code(error.kind), error.message.clone(), Some(details))
+}

@@ -1,0 +1,287 @@
+//! One turn from prompt to stop: stream the model, store the answer, run its tools, go on until it calls none.
+//! Every way out closes what is open, so that the history is always valid input for any provider.
+
+mod act;
+mod answer;
+mod call;
+mod history;
+mod output;
+mod prompt;
+mod recover;
+mod running;
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+
+use futures_util::FutureExt;
+
+pub(super) use recover::recover;
+pub(super) use running::Running;
+
+use super::{
+    OpenCode,
+    error::{Code, Error},
+    event::{AgentStatusChanged, EventKind, MessageCompleted, MessageEvent, TurnCompleted},
+    id::{MessageId, SessionId, TurnId},
+    message::{Message, Role},
+    model::Model,
+    part::{Finish, FinishReason, Part, Text},
+    session::now,
+    status::Activity,
+    store::Batch,
+    tools::ToolContext,
+    turn::{TurnError, TurnErrorCode},
+    usage::{Spent, Usage},
+};
+
+/// A turn that runs, with all that it needs.
+pub(super) struct Turn {
+    domain: OpenCode,
+    id: TurnId,
+    session_id: SessionId,
+    model: Model,
+    running: Arc<Running>,
+    tools: ToolContext,
+    /// What the model is told, whole.
+    messages: Vec<Message>,
+    /// The last answer.
+    last: Option<MessageId>,
+}
+
+/// How a turn ends.
+pub(super) enum End {
+    /// As the model wished.
+    Finished(FinishReason),
+    /// Not well.
+    Failed(FinishReason, Box<TurnError>),
+}
+
+/// Runs a turn to its end, whatever happens in it.
+pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: SessionId, model: Model) {
+    let began = Instant::now();
+    let turn = Turn::new(domain.clone(), running.clone(), session_id, model);
+    let mut last = None;
+    // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
+    let end = std::panic::AssertUnwindSafe(async {
+        let mut turn = turn;
+        let end = turn.play(began).await;
+        last = turn.last;
+        end
+    })
+    .catch_unwind()
+    .await
+    .unwrap_or_else(|_| {
+        tracing::error!(turn = %running.id(), "the turn panicked");
+        End::internal()
+    });
+    finish(&domain, &running, end, last).await;
+}
+
+/// Stores the ending, and only then lets the next message in.
+async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End, last: Option<MessageId>) {
+    let id = running.id().clone();
+    let stored = async {
+        close(domain, &id).await?;
+        let wanted = id.clone();
+        let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
+        let usage = turn.map_or_else(|| Usage::from(Spent::default()), |turn| turn.usage);
+        running.set_ending();
+        domain.0.store.append(ending(&id, end, usage, last)).await
+    };
+    if let Err(error) = stored.await {
+        tracing::error!(turn = %id, error = %error, cause = ?error.cause(), "the turn's ending is not stored yet");
+        domain.0.unfinished.store(true, Ordering::Release);
+        running.set_ending();
+    }
+    domain.set_running(None);
+    running.set_done();
+}
+
+/// Closes messages that a panic or a full disk left open.
+async fn close(domain: &OpenCode, id: &TurnId) -> Result<(), Error> {
+    let open = domain.read(|snapshot| snapshot.open_messages()).await?.value;
+    if open.is_empty() {
+        return Ok(());
+    }
+    let wanted = id.clone();
+    let calls = domain.read(move |snapshot| snapshot.open_tool_calls(&wanted)).await?.value;
+    let batch = recover::close(id, open, calls, "the turn ended before this call did").ending();
+    domain.0.store.append(batch).await.map(drop)
+}
+
+/// What ends every turn, in one transaction.
+fn ending(id: &TurnId, end: End, usage: Usage, last: Option<MessageId>) -> Batch {
+    let mut batch = Batch::new().ending();
+    let finish_reason = match end {
+        End::Finished(reason) => reason,
+        End::Failed(reason, error) => {
+            batch = batch.event(Some(id), EventKind::TurnFailed(*error));
+            reason
+        }
+    };
+    let idle = AgentStatusChanged { status: Activity::Idle, current_operation: None };
+    batch
+        .event(Some(id), EventKind::AgentStatusChanged(idle))
+        .event(Some(id), EventKind::TurnCompleted(TurnCompleted { finish_reason, usage, message_id: last }))
+}
+
+impl Turn {
+    fn new(domain: OpenCode, running: Arc<Running>, session_id: SessionId, model: Model) -> Self {
+        let memory = domain.0.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tools = ToolContext {
+            workspace: domain.0.workspace.clone(),
+            memory,
+            cancel: running.token(),
+            output: tokio::sync::mpsc::channel(1).0,
+            ended: running.ended(),
+            images: model.info.supports_attachments,
+            secret_variables: domain.0.settings.secret_variables.clone().into(),
+            scratch: super::scratch(&domain.0.settings.data_dir),
+        };
+        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new(), last: None }
+    }
+
+    /// The loop.
+    async fn play(&mut self, began: Instant) -> End {
+        let limits = self.domain.0.settings.limits;
+        match self.domain.read(|snapshot| snapshot.history()).await {
+            Ok(read) => self.messages = read.value,
+            Err(error) => return End::from(error),
+        }
+        let system = prompt::system(&self.domain.0.workspace, &self.model).await;
+        for _ in 0..limits.model_calls {
+            if began.elapsed() >= limits.time {
+                let minutes = limits.time.as_secs() / 60;
+                return self.exhausted("seconds", format!("{minutes} minutes"), "OPENCODE_TURN_SECONDS").await;
+            }
+            let (reason, answer) = match self.call(&system).await {
+                Ok(answered) => answered,
+                Err(end) => return end,
+            };
+            // An answer without a word is the model's way to say that it is done.
+            let Some(answer) = answer else { return End::of(reason) };
+            let calls = answer.tool_calls().next().is_some();
+            self.last = Some(answer.id.clone());
+            self.messages.push(answer);
+            if calls {
+                if let Err(end) = self.act(reason).await {
+                    return end;
+                }
+                if reason == FinishReason::ToolUse {
+                    continue;
+                }
+            }
+            return End::of(reason);
+        }
+        let calls = limits.model_calls;
+        self.exhausted("model_calls", format!("{calls} model calls"), "OPENCODE_TURN_MODEL_CALLS").await
+    }
+
+    /// Ends the turn at a limit, with a short closing text of our own instead of a model call.
+    async fn exhausted(&mut self, which: &'static str, limit: String, variable: &'static str) -> End {
+        let text = format!("I stopped here: this turn has used its limit of {limit}. Send a message to go on.");
+        let mut message = self.message(Role::Assistant);
+        message.finished_at = Some(message.created_at);
+        let finish = Finish { reason: FinishReason::BudgetExhausted, time: message.created_at };
+        message.parts = vec![Part::Text(Text { text }), Part::Finish(finish)];
+        self.last = Some(message.id.clone());
+        let completed = MessageCompleted {
+            message_id: message.id.clone(),
+            finish_reason: FinishReason::BudgetExhausted,
+            usage: Spent::default().into(),
+        };
+        let batch = Batch::new()
+            .event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }))
+            .event(Some(&self.id), EventKind::MessageCompleted(completed));
+        if let Err(error) = self.domain.0.store.append(batch).await {
+            return End::from(error);
+        }
+        let message = format!("the turn has used its limit of {limit}; send a message to go on, or raise {variable}");
+        let details = Some(serde_json::json!({ "budget": which, "variable": variable }));
+        End::failed(FinishReason::BudgetExhausted, TurnErrorCode::BudgetExhausted, message, details)
+    }
+
+    /// A new message of this turn, without parts.
+    fn message(&self, role: Role) -> Message {
+        let now = now();
+        Message {
+            id: MessageId::generate(),
+            session_id: self.session_id.clone(),
+            role,
+            parts: Vec::new(),
+            model: Some(self.model.info.id.clone()),
+            turn_id: Some(self.id.clone()),
+            usage: None,
+            created_at: now,
+            updated_at: now,
+            finished_at: None,
+            seq: 0,
+        }
+    }
+}
+
+impl End {
+    /// How the turn ends after a last answer that ended like this.
+    fn of(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::MaxTokens => Self::failed(
+                reason,
+                TurnErrorCode::MaxTokens,
+                "the model reached its output limit; send a message to let it go on".into(),
+                None,
+            ),
+            FinishReason::ToolUse => Self::Finished(FinishReason::EndTurn),
+            FinishReason::EndTurn
+            | FinishReason::Stop
+            | FinishReason::Canceled
+            | FinishReason::Error
+            | FinishReason::PermissionDenied
+            | FinishReason::Refused
+            | FinishReason::BudgetExhausted => Self::Finished(reason),
+        }
+    }
+
+    fn failed(reason: FinishReason, code: TurnErrorCode, message: String, details: Option<serde_json::Value>) -> Self {
+        let retryable = match code {
+            TurnErrorCode::ProviderUnavailable
+            | TurnErrorCode::ProviderTimeout
+            | TurnErrorCode::BudgetExhausted
+            | TurnErrorCode::MaxTokens
+            | TurnErrorCode::Interrupted
+            | TurnErrorCode::InsufficientStorage => true,
+            TurnErrorCode::ProviderError
+            | TurnErrorCode::Canceled
+            | TurnErrorCode::PermissionDenied
+            | TurnErrorCode::Internal => false,
+        };
+        Self::Failed(reason, Box::new(TurnError { code, message, retryable, details }))
+    }
+
+    fn internal() -> Self {
+        let message = "the server failed; its log has the cause under this turn's id".into();
+        Self::failed(FinishReason::Error, TurnErrorCode::Internal, message, None)
+    }
+
+    /// The turn was cancelled, or the server is shutting down.
+    fn canceled(running: &Running) -> Self {
+        if running.is_interrupted() {
+            let message = "the server was stopped while this turn ran; send the message again or another one".into();
+            return Self::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
+        }
+        Self::failed(FinishReason::Canceled, TurnErrorCode::Canceled, "the turn was cancelled".into(), None)
+    }
+}
+
+/// A failure of the store ends the turn.
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        if error.code() == Code::InsufficientStorage {
+            let message = "the disk of the data directory is full; free some room and send the message again".into();
+            return Self::failed(FinishReason::Error, TurnErrorCode::InsufficientStorage, message, None);
+        }
+        tracing::error!(error = %error, cause = ?error.cause(), "the turn failed");
+        Self::internal()
+    }
+}

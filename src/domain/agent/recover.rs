@@ -1,0 +1,97 @@
+//! After a crash: the next start writes the endings that are missing, before it opens a door.
+
+use std::collections::HashSet;
+
+use super::{End, act::close_results, ending};
+use crate::domain::{
+    error::Result,
+    event::{Event, EventKind, MessageCompleted, MessageEvent, ToolCallCompleted},
+    id::TurnId,
+    message::{Message, Role},
+    part::{Finish, FinishReason, Part},
+    session::now,
+    store::{Batch, Store},
+    turn::TurnErrorCode,
+    usage::{Spent, Usage},
+};
+
+/// Ends every turn that has no end.
+pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
+    let turns = store.read(|snapshot| snapshot.running_turns()).await?;
+    for turn in turns {
+        let id = turn.id.clone();
+        let (open, calls) =
+            store.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&id)?))).await?;
+        let words = "the server was stopped while this ran; what it did is not known";
+        store.append(close(&turn.id, open, calls, words).ending()).await?;
+        let message = "the server was stopped while this turn ran; send the message again or another one".into();
+        let end = End::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
+        store.append(ending(&turn.id, end, turn.usage, turn.message_id)).await?;
+        tracing::warn!(turn = %turn.id, "closed a turn that the last run left open");
+    }
+    Ok(())
+}
+
+/// Closes open messages: an answer ends as `error`, every tool call without a result gets one.
+pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, words: &str) -> Batch {
+    let mut batch = Batch::new();
+    let mut unanswered = HashSet::new();
+    for event in calls {
+        if let EventKind::ToolCallStarted(started) = event.kind {
+            unanswered.insert((started.message_id.clone(), started.part_index));
+            let completed = ToolCallCompleted {
+                message_id: started.message_id,
+                part_index: started.part_index,
+                tool_call_id: started.tool_call_id,
+                output: words.to_owned(),
+                is_error: true,
+                duration_ms: u64::try_from(now().duration_since(event.at).as_millis()).unwrap_or(0),
+                truncated: false,
+                size: None,
+            };
+            batch = batch.event(Some(turn_id), EventKind::ToolCallCompleted(completed));
+        }
+    }
+    for mut message in open {
+        let completed = match message.role {
+            Role::Tool => {
+                close_tool_message(&mut message, &unanswered, words);
+                None
+            }
+            Role::Assistant | Role::User => {
+                let time = now();
+                let reason = FinishReason::Error;
+                message.parts.push(Part::Finish(Finish { reason, time }));
+                (message.updated_at, message.finished_at) = (time, Some(time));
+                let usage = Usage::from(Spent { unpriced_calls: 1, ..Spent::default() });
+                Some(MessageCompleted { message_id: message.id.clone(), finish_reason: reason, usage })
+            }
+        };
+        batch = batch.event(Some(turn_id), EventKind::MessageUpdated(MessageEvent { message }));
+        if let Some(completed) = completed {
+            batch = batch.event(Some(turn_id), EventKind::MessageCompleted(completed));
+        }
+    }
+    batch
+}
+
+/// Results that are there stay; a call that ran gets `words`, one that never began is told so.
+fn close_tool_message(message: &mut Message, unanswered: &HashSet<(crate::domain::id::MessageId, u32)>, words: &str) {
+    let began: Vec<bool> =
+        (0..message.parts.len()).map(|index| unanswered.contains(&(message.id.clone(), index as u32))).collect();
+    let answered: Vec<bool> = message
+        .parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| match part {
+            // A result with words or figures and no open call is one that a tool gave.
+            Part::ToolResult(result) => {
+                !began[index] && (!result.content.is_empty() || result.metadata.is_some() || result.is_error)
+            }
+            Part::Text(_) | Part::Binary(_) | Part::ToolCall(_) | Part::Finish(_) | Part::Reasoning(_) => true,
+        })
+        .collect();
+    let not_begun: Vec<bool> = answered.iter().zip(&began).map(|(answered, began)| *answered || *began).collect();
+    close_results(message, &not_begun, "not run: the server was stopped before");
+    close_results(message, &began.iter().map(|began| !began).collect::<Vec<_>>(), words);
+}

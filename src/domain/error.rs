@@ -1,0 +1,170 @@
+//! What a caller may see of a failure, and the cause that only the log sees.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+/// What went wrong, as far as a caller can act on it. The doors map each code once, in one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Malformed, out of range, an unknown field or model.
+    InvalidArgument,
+    /// There is no such thing.
+    NotFound,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// Nothing that the caller accepts can be given.
+    NotAcceptable,
+    /// The body is of a type that is not taken here.
+    UnsupportedMediaType,
+    /// A path leads out of the workspace, or a right is missing.
+    PermissionDenied,
+    /// A turn runs.
+    AgentBusy,
+    /// Another turn runs than the one that was named.
+    StaleTurn,
+    /// No model is configured.
+    NoModel,
+    /// Over a limit, which the detail names.
+    TooLarge,
+    /// A fault of ours.
+    Internal,
+    /// The operation is not served yet.
+    Unimplemented,
+    /// Not now; later it may work.
+    Unavailable,
+    /// The disk is full; nothing was left half-written.
+    InsufficientStorage,
+}
+
+impl Code {
+    /// The code as it stands in problem documents and, in upper case, in gRPC's ErrorInfo.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAcceptable => "not_acceptable",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::PermissionDenied => "permission_denied",
+            Self::AgentBusy => "agent_busy",
+            Self::StaleTurn => "stale_turn",
+            Self::NoModel => "no_model",
+            Self::TooLarge => "too_large",
+            Self::Internal => "internal",
+            Self::Unimplemented => "unimplemented",
+            Self::Unavailable => "unavailable",
+            Self::InsufficientStorage => "insufficient_storage",
+        }
+    }
+
+    /// Whether the same request may succeed later, unchanged.
+    pub fn retryable(self) -> bool {
+        match self {
+            Self::AgentBusy | Self::Unavailable | Self::InsufficientStorage => true,
+            Self::InvalidArgument
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::NotAcceptable
+            | Self::UnsupportedMediaType
+            | Self::PermissionDenied
+            | Self::StaleTurn
+            | Self::NoModel
+            | Self::TooLarge
+            | Self::Internal
+            | Self::Unimplemented => false,
+        }
+    }
+}
+
+/// A field of a request that is wrong, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path of the field, such as `parts[0].text`.
+    pub field: String,
+    /// What is wrong with it, in lower case.
+    pub message: String,
+}
+
+/// An error that a caller may see. The cause is for the log alone: nothing here displays it.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    detail: String,
+    fields: Vec<FieldError>,
+    retry_after: Option<Duration>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What the verbs of the domain answer.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of that code; `detail` says in lower case what the caller can do.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None, cause: None }
+    }
+
+    /// A fault of ours: the caller is told no more than that, the log gets the cause.
+    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(Code::Internal, "the server failed; its log has the cause under this request id")
+        }
+    }
+
+    /// A bad field of the request.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let (field, message) = (field.into(), message.into());
+        let detail = format!("{field}: {message}");
+        Self { fields: vec![FieldError { field, message }], ..Self::new(Code::InvalidArgument, detail) }
+    }
+
+    /// Nothing of that kind has this name.
+    pub fn not_found(kind: &str, name: impl fmt::Display) -> Self {
+        Self::new(Code::NotFound, format!("there is no {kind} \"{name}\""))
+    }
+
+    /// The same error with the time after which asking again makes sense.
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// The same error with its cause for the log.
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What happened and what the caller can do, in lower case.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The bad fields, if the request was at fault.
+    pub fn fields(&self) -> &[FieldError] {
+        &self.fields
+    }
+
+    /// When to ask again, where that is known.
+    pub fn retry_after_hint(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The cause, for the log and nobody else.
+    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync)> {
+        self.cause.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl StdError for Error {}

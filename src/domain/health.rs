@@ -1,0 +1,83 @@
+//! Whether the server can do its work.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{OpenCode, session::now, store};
+
+/// Whether the server can do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `not_serving` if store or workspace fail.
+    pub status: HealthStatus,
+    /// The server's version.
+    pub version: String,
+    /// `store` and `workspace` (`ok` or `failing`), `model` (`ok`, `missing` or `failing`; changes no status).
+    pub checks: BTreeMap<String, Check>,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// When this was found.
+    pub timestamp: Timestamp,
+}
+
+/// Whether requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// They are.
+    Serving,
+    /// They are not, or only in part.
+    NotServing,
+}
+
+/// How one part of the server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Well.
+    Ok,
+    /// No model is configured; messages have to name one, such as `mock/demo`.
+    Missing,
+    /// It fails: the disk is full, the workspace is gone, the last model call failed.
+    Failing,
+}
+
+impl Check {
+    /// The check as clients see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Failing => "failing",
+        }
+    }
+
+    fn that(ok: bool) -> Self {
+        if ok { Self::Ok } else { Self::Failing }
+    }
+}
+
+impl OpenCode {
+    /// Whether the server can do its work.
+    pub async fn health(&self) -> Health {
+        let store = Check::that(self.0.store.health() == store::Health::Writable);
+        let root = self.0.workspace.root().to_owned();
+        let workspace = Check::that(tokio::fs::metadata(root).await.is_ok_and(|found| found.is_dir()));
+        let model = match self.current_model().await {
+            Ok(Some(_)) => Check::that(!self.0.model_failing.load(Ordering::Relaxed)),
+            Ok(None) | Err(_) => Check::Missing,
+        };
+        let serving = store == Check::Ok && workspace == Check::Ok;
+        let checks = [("store", store), ("workspace", workspace), ("model", model)];
+        Health {
+            status: if serving { HealthStatus::Serving } else { HealthStatus::NotServing },
+            version: env!("CARGO_PKG_VERSION").into(),
+            checks: checks.into_iter().map(|(name, check)| (name.to_owned(), check)).collect(),
+            uptime_s: self.0.started.elapsed().as_secs(),
+            timestamp: now(),
+        }
+    }
+}

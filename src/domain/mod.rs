@@ -1,0 +1,213 @@
+//! The one room behind both doors: [`OpenCode`] and its nouns. Nothing here knows a transport.
+
+mod agent;
+mod error;
+mod event;
+mod follow;
+mod health;
+mod id;
+mod list;
+mod message;
+mod model;
+mod money;
+mod part;
+mod providers;
+mod send;
+mod session;
+mod status;
+mod store;
+mod tools;
+mod turn;
+mod usage;
+mod workspace;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use error::{Code, Error, FieldError, Result};
+pub use event::{
+    AgentStatusChanged, Cursor, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent,
+    MessagesCleared, ModelChanged, ModelRetry, ResyncReason, SessionEvent, TextDelta, ToolCallCompleted,
+    ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
+};
+pub use follow::{EventPage, ListEvents, StreamEvents};
+pub use health::{Check, Health, HealthStatus};
+pub use id::{MessageId, SessionId, ToolCallId, TurnId};
+pub use list::{List, Order, PageParams, PageQuery, Pagination};
+pub use message::{ListMessages, Message, Role};
+pub use model::{ModelInfo, ProviderSettings, SetModel};
+pub use part::{Binary, Data, Finish, FinishReason, Part, Reasoning, Text, ToolCall, ToolResult, WholePart};
+pub use send::{Attachment, InputBinary, InputPart, InputText, SendMessage, Started};
+pub use session::{ResetSession, Session, SessionStats, UpdateSession};
+pub use status::{Activity, AgentState, CancelAgent, Canceled, ProcessEnded, ProcessLeft};
+pub use store::{Item, Logged, OpenError, Retention, Subscription};
+pub use turn::{Turn, TurnError, TurnErrorCode, TurnStatus};
+pub use usage::Usage;
+
+/// What the domain is told at the start. Read from flags and environment elsewhere.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder that the agent works in; made if missing.
+    pub workspace: PathBuf,
+    /// The folder of the log, never inside the workspace.
+    pub data_dir: PathBuf,
+    /// The model of turns that name none, as `provider/id`; the first available if unset.
+    pub model: Option<String>,
+    /// Keys and addresses of model providers.
+    pub providers: ProviderSettings,
+    /// Variables that no child process gets.
+    pub secret_variables: Vec<String>,
+    /// What the log keeps.
+    pub retention: Retention,
+    /// What a turn may use.
+    pub limits: TurnLimits,
+}
+
+/// What a turn may use; reaching a limit ends it with `budget_exhausted`.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnLimits {
+    /// Model calls, retries not counted.
+    pub model_calls: u32,
+    /// Wall time.
+    pub time: Duration,
+}
+
+/// The agent server without its doors: one session on one log. Clones share it.
+#[derive(Clone)]
+pub struct OpenCode(Arc<Inner>);
+
+struct Inner {
+    store: store::Store,
+    workspace: workspace::Workspace,
+    catalogue: model::Catalogue,
+    settings: Settings,
+    /// Held while a message is accepted, and by everything that must not meet that: reset, clear, session creation.
+    gate: tokio::sync::Mutex<()>,
+    /// The turn that runs.
+    running: Mutex<Option<Arc<agent::Running>>>,
+    /// Set when a turn's ending could not be stored: it is written before the next message is accepted.
+    unfinished: AtomicBool,
+    /// Whether the last model call failed, for `checks.model`.
+    model_failing: AtomicBool,
+    /// What the tools remember; replaced at reset.
+    memory: Mutex<Arc<tools::ToolMemory>>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+    started: Instant,
+}
+
+/// A value that was read, with the cursor up to which it holds every effect.
+#[derive(Clone, Debug)]
+pub struct Read<T> {
+    /// The value.
+    pub value: T,
+    /// Follow from here.
+    pub as_of: Cursor,
+}
+
+impl OpenCode {
+    /// Opens workspace and log, and closes what a crash left open. The answer is ready to serve.
+    pub async fn open(settings: Settings) -> std::result::Result<Self, OpenError> {
+        let opened = {
+            let settings = settings.clone();
+            workspace::blocking(move || open_folders(&settings)).await
+        };
+        let (workspace, store) = opened?;
+        let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(std::io::Error::other)?;
+        let domain = Self(Arc::new(Inner {
+            store,
+            workspace,
+            catalogue,
+            settings,
+            gate: tokio::sync::Mutex::default(),
+            running: Mutex::default(),
+            unfinished: AtomicBool::new(true),
+            model_failing: AtomicBool::new(false),
+            memory: Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            started: Instant::now(),
+        }));
+        domain.close_open_turns().await.map_err(std::io::Error::other)?;
+        Ok(domain)
+    }
+
+    /// Ends every stream, cancels the running turn and waits until its ending is stored.
+    pub async fn shutdown(&self) {
+        self.0.closing.cancel();
+        if let Some(running) = self.running() {
+            running.interrupt();
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// The turn that runs.
+    fn running(&self) -> Option<Arc<agent::Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_running(&self, running: Option<Arc<agent::Running>>) {
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
+    /// Reads in one transaction, with the cursor up to which it holds.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&store::Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Read<T>> {
+        let store = self.0.store.clone();
+        self.0.store.read(move |snapshot| Ok(Read { as_of: snapshot.as_of(&store)?, value: query(snapshot)? })).await
+    }
+
+    /// Writes the endings that are missing. Called at the start, and after a full disk has prevented one.
+    async fn close_open_turns(&self) -> Result<()> {
+        if self.0.unfinished.load(Ordering::Acquire) {
+            agent::recover(&self.0.store).await?;
+            self.0.unfinished.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl<T> Read<T> {
+    /// The same read with another value made of this one.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Read<U> {
+        Read { value: change(self.value), as_of: self.as_of }
+    }
+}
+
+fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
+    let workspace = workspace::Workspace::open(&settings.workspace)?;
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let data_dir = settings.data_dir.canonicalize()?;
+    if data_dir.starts_with(workspace.root()) {
+        return Err(OpenError::Io(std::io::Error::other(format!(
+            "{} lies inside the workspace; set OPENCODE_DATA_DIR to a folder outside of {}",
+            data_dir.display(),
+            workspace.root().display()
+        ))));
+    }
+    remove_leftovers(&scratch(&data_dir));
+    let store = store::Store::open(&data_dir, settings.retention)?;
+    Ok((workspace, store))
+}
+
+/// Where tools keep temporary files.
+fn scratch(data_dir: &Path) -> PathBuf {
+    data_dir.join("scratch")
+}
+
+/// What the tools of an earlier start left; a failure only leaves it lying there.
+fn remove_leftovers(scratch: &Path) {
+    let _ = std::fs::remove_dir_all(scratch);
+    let _ = std::fs::create_dir_all(scratch);
+}

@@ -1,0 +1,189 @@
+//! The session: one per container, created on first use.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use std::sync::{Arc, PoisonError};
+
+use super::{
+    OpenCode, Read,
+    error::{Error, Result},
+    event::{EventKind, SessionEvent},
+    id::{MessageId, SessionId},
+    store::Batch,
+    usage::Usage,
+};
+
+/// The session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Its id; reset makes a new one.
+    pub id: SessionId,
+    /// The session above it; always absent for the session of a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_session_id: Option<SessionId>,
+    /// Its title: the client's, or made from the first message; empty before that.
+    pub title: String,
+    /// Number of messages, all roles.
+    pub message_count: u64,
+    /// All input tokens of the session, as the ledger sums them.
+    pub prompt_tokens: u64,
+    /// All output tokens of the session, as the ledger sums them.
+    pub completion_tokens: u64,
+    /// The message that summarises those before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary_message_id: Option<MessageId>,
+    /// Cost in US dollars, as the ledger sums it.
+    pub cost: f64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When something last happened in it.
+    pub updated_at: Timestamp,
+}
+
+/// Counts of the session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionStats {
+    /// Messages of all roles.
+    pub total_messages: u64,
+    /// Messages of the user.
+    pub user_messages: u64,
+    /// Answers of models.
+    pub assistant_messages: u64,
+    /// Messages with tool results.
+    pub tool_messages: u64,
+    /// All input tokens.
+    pub prompt_tokens: u64,
+    /// All output tokens.
+    pub completion_tokens: u64,
+    /// Cost in US dollars.
+    pub total_cost: f64,
+    /// Tokens by class and the exact cost: the sum of the ledger.
+    pub usage: Usage,
+    /// When something last happened.
+    pub last_activity: Timestamp,
+    /// Every model that was called, as `provider/id`, in the order of first use.
+    pub models_used: Vec<String>,
+    /// The model that the next turn uses unless its message names another; absent if none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_model: Option<String>,
+}
+
+/// A change of the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSession {
+    /// The new title, at most 200 characters.
+    #[schema(max_length = 200)]
+    pub title: Option<String>,
+}
+
+/// The beginning of a new session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetSession {
+    /// The new session's title, at most 200 characters; made from the first message if absent.
+    #[schema(max_length = 200)]
+    pub title: Option<String>,
+}
+
+/// Most characters of a title that a client sets.
+const TITLE_CHARS: usize = 200;
+
+impl OpenCode {
+    /// The session; created on first use.
+    pub async fn get_session(&self) -> Result<Read<Session>> {
+        self.ensure_session().await?;
+        let read = self.read(|snapshot| snapshot.session()).await?;
+        let as_of = read.as_of;
+        let value = read.value.ok_or_else(|| Error::internal("the session is gone"))?;
+        Ok(Read { value, as_of })
+    }
+
+    /// Counts, tokens and cost of the session.
+    pub async fn get_session_stats(&self) -> Result<Read<SessionStats>> {
+        self.ensure_session().await?;
+        let current_model = self.current_model().await?.map(|model| model.info.id);
+        let read = self.read(|snapshot| snapshot.stats()).await?;
+        let as_of = read.as_of;
+        let stats = read.value.ok_or_else(|| Error::internal("the session is gone"))?;
+        Ok(Read { value: SessionStats { current_model, ..stats }, as_of })
+    }
+
+    /// Changes the session.
+    pub async fn update_session(&self, change: UpdateSession) -> Result<Read<Session>> {
+        let title = change.title.ok_or_else(|| Error::field("title", "is missing: nothing to change was named"))?;
+        check_title(&title)?;
+        self.ensure_session().await?;
+        let gate = self.0.gate.lock().await;
+        let mut session = self.get_session_row().await?;
+        session.title = title;
+        session.updated_at = now();
+        let kind = EventKind::SessionUpdated(SessionEvent { session });
+        self.0.store.append(Batch::new().event(None, kind)).await?;
+        drop(gate);
+        self.get_session().await
+    }
+
+    /// Puts a new session in the place of this one. A running turn is cancelled first; messages go, and their
+    /// content is erased from the log; the workspace stays.
+    pub async fn reset_session(&self, wish: ResetSession) -> Result<Read<Session>> {
+        let title = wish.title.unwrap_or_default();
+        check_title(&title)?;
+        let gate = self.0.gate.lock().await;
+        self.end_running_turn().await?;
+        let session = new_session(title);
+        self.0.store.append(Batch::new().event(None, EventKind::SessionReset(SessionEvent { session }))).await?;
+        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        drop(gate);
+        self.get_session().await
+    }
+
+    /// Creates the session if there is none; concurrent callers make one.
+    pub(super) async fn ensure_session(&self) -> Result<()> {
+        if self.read(|snapshot| snapshot.session()).await?.value.is_some() {
+            return Ok(());
+        }
+        let _gate = self.0.gate.lock().await;
+        if self.read(|snapshot| snapshot.session()).await?.value.is_some() {
+            return Ok(());
+        }
+        let kind = EventKind::SessionCreated(SessionEvent { session: new_session(String::new()) });
+        self.0.store.append(Batch::new().event(None, kind)).await?;
+        Ok(())
+    }
+
+    /// The session, which is known to exist.
+    pub(super) async fn get_session_row(&self) -> Result<Session> {
+        self.read(|snapshot| snapshot.session()).await?.value.ok_or_else(|| Error::internal("the session is gone"))
+    }
+}
+
+fn new_session(title: String) -> Session {
+    let now = now();
+    Session {
+        id: SessionId::generate(),
+        parent_session_id: None,
+        title,
+        message_count: 0,
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        summary_message_id: None,
+        cost: 0.0,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn check_title(title: &str) -> Result<()> {
+    if title.chars().count() > TITLE_CHARS {
+        return Err(Error::field("title", format!("must have at most {TITLE_CHARS} characters")));
+    }
+    Ok(())
+}
+
+/// The present time, in whole milliseconds as all our times are.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default()
+}

@@ -1,0 +1,216 @@
+//! What the agent is doing.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    OpenCode, Read,
+    error::{Code, Error, Result},
+    id::TurnId,
+    part::FinishReason,
+    store,
+    turn::Turn,
+};
+
+/// Whether a message is taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AgentStatus)]
+pub enum Activity {
+    /// A message is taken now.
+    Idle,
+    /// A turn runs.
+    Processing,
+    /// A turn waits for an answer to a permission request.
+    WaitingPermission,
+    /// No message can be taken; `error` says why.
+    Error,
+}
+
+/// What the agent is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AgentState {
+    /// Whether a message is taken now.
+    pub status: Activity,
+    /// What it does, in a few words, while a turn runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_operation: Option<String>,
+    /// Since when the status holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// The model of the running turn, or the one that the next turn uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The turn that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_id: Option<TurnId>,
+    /// Why no message can be taken, where the status is `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The turn that ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_turn: Option<Turn>,
+}
+
+/// What a cancel did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Canceled {
+    /// Whether a turn was running and has been ended.
+    pub canceled: bool,
+    /// The turn that was ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_id: Option<TurnId>,
+    /// The processes that were ended.
+    pub processes_ended: Vec<ProcessEnded>,
+    /// The processes that the kernel has not let go yet.
+    pub processes_left: Vec<ProcessLeft>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// A process that was ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessEnded {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+    /// `terminated` if TERM sufficed, `killed` if not.
+    pub how: String,
+}
+
+/// A process that is still there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessLeft {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+}
+
+/// Which turn is to be cancelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelAgent {
+    /// Only this turn: if another one runs, nothing is touched.
+    pub turn_id: Option<String>,
+}
+
+/// Longest that a cancel waits for the end of the turn.
+const CANCEL_TIME: Duration = Duration::from_secs(3);
+
+impl OpenCode {
+    /// What the agent is doing.
+    pub async fn get_agent_status(&self) -> Result<Read<AgentState>> {
+        let current = self.current_model().await?.map(|model| model.info.id);
+        let full = self.0.store.health() == store::Health::Full;
+        self.read(move |snapshot| {
+            let Some(agent) = snapshot.agent()? else {
+                return Ok(AgentState { model: current, ..AgentState::idle() });
+            };
+            let last_turn = agent.last_turn_id.as_ref().map(|id| snapshot.turn(id.as_str())).transpose()?.flatten();
+            let running = agent.turn_id.is_some();
+            let state = AgentState {
+                status: agent.status,
+                current_operation: if agent.tools.is_empty() {
+                    agent.operation
+                } else {
+                    Some(format!("running {}", agent.tools.join(", ")))
+                },
+                started_at: agent.since,
+                model: if running { agent.model } else { current },
+                turn_id: agent.turn_id,
+                error: None,
+                last_turn,
+            };
+            Ok(if full && !running {
+                let error = Some("the disk of the data directory is full".into());
+                AgentState { status: Activity::Error, error, ..state }
+            } else {
+                state
+            })
+        })
+        .await
+    }
+
+    /// Ends the running turn: its model call, its processes, its open tool calls. Answers when its end is in the log.
+    pub async fn cancel_agent(&self, wish: CancelAgent) -> Result<Canceled> {
+        let began = Instant::now();
+        let nothing = Canceled {
+            canceled: false,
+            turn_id: None,
+            processes_ended: Vec::new(),
+            processes_left: Vec::new(),
+            took_ms: 0,
+        };
+        let Some(running) = self.running() else { return Ok(nothing) };
+        if wish.turn_id.is_some_and(|wanted| wanted != running.id().as_str()) {
+            let detail = format!("another turn runs: {}", running.id());
+            return Err(Error::new(Code::StaleTurn, detail));
+        }
+        running.cancel();
+        if tokio::time::timeout(CANCEL_TIME, running.done()).await.is_err() {
+            let detail = format!("turn {} is still ending; ask again", running.id());
+            return Err(Error::new(Code::Unavailable, detail).retry_after(Duration::from_secs(1)));
+        }
+        let id = running.id().clone();
+        let ended = self.get_turn(id.as_str(), 0).await?.value;
+        if ended.finish_reason != Some(FinishReason::Canceled) {
+            // It came to its own end before the cancel reached it.
+            return Ok(nothing);
+        }
+        Ok(Canceled {
+            canceled: true,
+            turn_id: Some(id),
+            processes_ended: running.processes_ended(),
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ..nothing
+        })
+    }
+
+    /// Cancels the turn that runs, if one does, and waits for its end. For those who hold the gate.
+    pub(super) async fn end_running_turn(&self) -> Result<()> {
+        if let Some(running) = self.running() {
+            running.cancel();
+            if tokio::time::timeout(CANCEL_TIME, running.done()).await.is_err() {
+                return Err(self.busy(&running));
+            }
+        }
+        self.close_open_turns().await
+    }
+
+    /// Refuses while a turn runs; one that is just ending is waited for. For those who hold the gate.
+    pub(super) async fn refuse_while_busy(&self) -> Result<()> {
+        if let Some(running) = self.running() {
+            if !running.is_ending() {
+                return Err(self.busy(&running));
+            }
+            running.done().await;
+        }
+        self.close_open_turns().await
+    }
+
+    fn busy(&self, running: &super::agent::Running) -> Error {
+        Error::new(
+            Code::AgentBusy,
+            format!("turn {} runs; wait for its turn_completed event, or cancel it", running.id()),
+        )
+    }
+}
+
+impl AgentState {
+    fn idle() -> Self {
+        Self {
+            status: Activity::Idle,
+            current_operation: None,
+            started_at: None,
+            model: None,
+            turn_id: None,
+            error: None,
+            last_turn: None,
+        }
+    }
+}

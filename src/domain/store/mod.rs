@@ -1,0 +1,247 @@
+//! The log as bus: one SQLite file, one writer thread, a shared tail in memory, and readers that are cursors.
+//! The only files with SQL are here.
+
+mod ledger;
+mod lock;
+mod project;
+mod read;
+mod schema;
+mod subscription;
+mod tail;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use ledger::LedgerRow;
+pub use read::{Page, PageRequest, Snapshot, has_ended};
+pub use subscription::{Filter, Item, Start, Subscription};
+pub use tail::Logged;
+
+use super::{
+    error::{Code, Error, Result},
+    event::EventKind,
+    id::TurnId,
+};
+use read::Readers;
+use tail::Tail;
+
+/// What the log keeps at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Events older than this are dropped.
+    pub age: Duration,
+    /// The oldest events are dropped while all together are larger than this, in bytes.
+    pub bytes: u64,
+}
+
+/// The store of one data directory. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    commands: mpsc::Sender<writer::Command>,
+    readers: Readers,
+    shared: Arc<Shared>,
+    /// Held as long as the store is open; the kernel lets go of it when the process ends.
+    _lock: lock::Lock,
+}
+
+/// What the writer publishes and subscribers read.
+struct Shared {
+    tail: Tail,
+    /// The number of the last event that is shown, and whether the log takes events.
+    head: watch::Sender<Head>,
+    /// The first event that the log still holds; 1 for a log that has dropped nothing.
+    floor: AtomicU64,
+    /// This start's epoch.
+    epoch: u64,
+}
+
+/// What subscribers wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    seq: u64,
+    health: Health,
+}
+
+/// Whether the log takes events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Writable,
+    /// The disk is full: reads go on, a turn's ending is stored from the reserve.
+    Full,
+}
+
+/// What is appended in one transaction.
+pub struct Batch {
+    entries: Vec<Entry>,
+    /// Whether the reserve may be used for it: the ending of a turn that a full disk stopped.
+    ending: bool,
+}
+
+enum Entry {
+    Event { turn_id: Option<TurnId>, kind: Box<EventKind> },
+    Ledger(Box<LedgerRow>),
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self { entries: Vec::new(), ending: false }
+    }
+
+    /// Adds an event; `turn_id` names the turn behind it.
+    pub fn event(mut self, turn_id: Option<&TurnId>, kind: EventKind) -> Self {
+        self.entries.push(Entry::Event { turn_id: turn_id.cloned(), kind: Box::new(kind) });
+        self
+    }
+
+    /// Adds a row to the ledger.
+    pub fn ledger(mut self, row: LedgerRow) -> Self {
+        self.entries.push(Entry::Ledger(Box::new(row)));
+        self
+    }
+
+    /// Marks it as the ending of a turn, which may use the reserve when the disk is full.
+    pub fn ending(mut self) -> Self {
+        self.ending = true;
+        self
+    }
+
+    fn is_act(&self) -> bool {
+        self.entries.iter().any(|entry| match entry {
+            Entry::Event { kind, .. } => kind.is_act(),
+            Entry::Ledger(_) => true,
+        })
+    }
+}
+
+impl Store {
+    /// Opens (or makes) the store in `folder`, which no other process may have open, and draws this start's epoch.
+    /// Blocks; the answer of the second start on one folder names the holder.
+    pub fn open(folder: &Path, retention: Retention) -> std::result::Result<Self, OpenError> {
+        let lock = lock::Lock::take(folder)?;
+        let file = folder.join("log.sqlite3");
+        let (writer, shared) = writer::Writer::open(folder, &file, retention)?;
+        let (commands, queue) = mpsc::channel(256);
+        std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer.run(queue))
+            .map_err(OpenError::Io)?;
+        Ok(Self(Arc::new(Inner { commands, readers: Readers::new(file), shared, _lock: lock })))
+    }
+
+    /// Appends a batch: when this answers, all of it is committed and shown. The answer is the number of the last
+    /// event in it, or of the last event of the log where it had none.
+    pub async fn append(&self, batch: Batch) -> Result<u64> {
+        let (done, answer) = oneshot::channel();
+        let gone = || Error::internal("the log's writer has ended");
+        self.0.commands.send(writer::Command { batch, done }).await.map_err(|_| gone())?;
+        match answer.await.map_err(|_| gone())? {
+            Ok(seq) => Ok(seq),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Runs reads in one transaction, off the runtime.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        super::workspace::blocking(move || store.0.readers.with(query)).await.map_err(Error::internal)
+    }
+
+    /// Whether the log takes events.
+    pub fn health(&self) -> Health {
+        self.0.shared.head.borrow().health
+    }
+
+    /// The first event that the log still holds.
+    fn floor(&self) -> u64 {
+        self.0.shared.floor.load(Ordering::Acquire)
+    }
+}
+
+/// Why a batch was not stored. Nothing of it is.
+#[derive(Clone, Debug)]
+enum AppendError {
+    Full,
+    Failed(Arc<str>),
+}
+
+impl From<AppendError> for Error {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full => Self::new(Code::InsufficientStorage, "the disk of the data directory is full")
+                .retry_after(Duration::from_secs(5)),
+            AppendError::Failed(cause) => Self::internal(cause.to_string()),
+        }
+    }
+}
+
+/// Why a data directory could not be opened, in a sentence for whoever started the server.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it open.
+    Held {
+        /// The folder.
+        folder: PathBuf,
+        /// What the holder wrote about itself.
+        holder: String,
+    },
+    /// A newer version wrote it.
+    Newer {
+        /// The version of the file.
+        found: i64,
+        /// The version that this binary writes.
+        known: i64,
+    },
+    /// The file system said no.
+    Io(std::io::Error),
+    /// SQLite said no.
+    Sqlite(rusqlite::Error),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Held { folder, holder } => write!(
+                f,
+                "the data directory {} is in use by {holder}; stop that server or set OPENCODE_DATA_DIR to another folder",
+                folder.display()
+            ),
+            Self::Newer { found, known } => write!(
+                f,
+                "the log was written by a newer version of this server (format {found}, this one knows {known}); \
+                 start that version, or set OPENCODE_DATA_DIR to another folder"
+            ),
+            Self::Io(error) => write!(f, "the data directory cannot be used: {error}"),
+            Self::Sqlite(error) => write!(f, "the log cannot be opened: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for OpenError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}

@@ -1,0 +1,307 @@
+//! Projections: the rows that are read often, written in the transaction of the event that changes them.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::read::AgentRow;
+use crate::domain::{
+    event::{Cursor, EventKind, MessageEvent, SessionEvent, TurnStarted},
+    id::{MessageId, TurnId},
+    message::{Message, Role},
+    status::Activity,
+    turn::{Turn, TurnStatus},
+    usage::{Spent, Usage},
+};
+
+/// Where and when an event happens.
+pub(super) struct At<'a> {
+    pub(super) cursor: Cursor,
+    pub(super) at: Timestamp,
+    pub(super) turn_id: Option<&'a TurnId>,
+}
+
+/// Writes what follows from an event. Answers the event as it is logged, and the new floor if it moves one.
+pub(super) fn apply(
+    tx: &Transaction<'_>,
+    here: &At<'_>,
+    kind: EventKind,
+) -> rusqlite::Result<(EventKind, Option<u64>)> {
+    let seq = here.cursor.seq;
+    let kind = match kind {
+        EventKind::SessionCreated(event) => EventKind::SessionCreated(put_session(tx, event)?),
+        EventKind::SessionUpdated(event) => EventKind::SessionUpdated(put_session(tx, event)?),
+        EventKind::SessionReset(event) => {
+            delete_messages(tx)?;
+            return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
+        }
+        EventKind::MessagesCleared(event) => {
+            delete_messages(tx)?;
+            touch(tx, here.at)?;
+            return Ok((EventKind::MessagesCleared(event), Some(seq)));
+        }
+        EventKind::MessageCreated(event) => EventKind::MessageCreated(put_message(tx, here, event.message)?),
+        EventKind::MessageUpdated(event) => EventKind::MessageUpdated(put_message(tx, here, event.message)?),
+        other => {
+            follow(tx, here, &other)?;
+            other.view()
+        }
+    };
+    Ok((kind, None))
+}
+
+/// The message that a delta grows: such events are found again when an unfinished message is read.
+pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
+    match kind {
+        EventKind::ContentDelta(delta) | EventKind::ReasoningDelta(delta) => Some(&delta.message_id),
+        EventKind::ToolInputDelta(delta) | EventKind::ToolOutputDelta(delta) => Some(&delta.message_id),
+        EventKind::SessionCreated(_)
+        | EventKind::SessionUpdated(_)
+        | EventKind::SessionReset(_)
+        | EventKind::TurnStarted(_)
+        | EventKind::MessageCreated(_)
+        | EventKind::MessageUpdated(_)
+        | EventKind::ToolCallStarted(_)
+        | EventKind::ToolCallCompleted(_)
+        | EventKind::MessageCompleted(_)
+        | EventKind::MessageDeleted(_)
+        | EventKind::MessagesCleared(_)
+        | EventKind::ModelRetry(_)
+        | EventKind::ModelChanged(_)
+        | EventKind::AgentStatusChanged(_)
+        | EventKind::TurnFailed(_)
+        | EventKind::TurnCompleted(_) => None,
+    }
+}
+
+fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Result<()> {
+    match kind {
+        EventKind::TurnStarted(event) => start_turn(tx, here, event),
+        EventKind::TurnFailed(error) => change_turn(tx, here, |turn| turn.error = Some(error.clone())),
+        EventKind::MessageCompleted(event) => {
+            change_turn(tx, here, |turn| turn.message_id = Some(event.message_id.clone()))
+        }
+        EventKind::TurnCompleted(event) => {
+            touch(tx, here.at)?;
+            change_turn(tx, here, |turn| {
+                turn.status = TurnStatus::Completed;
+                turn.finish_reason = Some(event.finish_reason);
+                turn.message_id.clone_from(&event.message_id);
+                turn.finished_at = Some(here.at);
+                turn.last_cursor = Some(here.cursor.to_string());
+            })?;
+            change_agent(tx, |agent| {
+                agent.turn_id = None;
+                agent.last_turn_id = here.turn_id.cloned();
+            })
+        }
+        EventKind::AgentStatusChanged(event) => change_agent(tx, |agent| {
+            agent.status = event.status;
+            agent.operation.clone_from(&event.current_operation);
+            agent.since = Some(here.at);
+            agent.tools.clear();
+        }),
+        EventKind::ToolCallStarted(event) => change_agent(tx, |agent| agent.tools.push(event.tool_name.clone())),
+        EventKind::ToolCallCompleted(_) => change_agent(tx, |agent| drop(agent.tools.pop())),
+        EventKind::ModelChanged(event) => put(tx, "model", &event.model),
+        EventKind::MessageDeleted(event) => delete_message(tx, &event.message_id),
+        EventKind::ContentDelta(_)
+        | EventKind::ReasoningDelta(_)
+        | EventKind::ToolInputDelta(_)
+        | EventKind::ToolOutputDelta(_)
+        | EventKind::ModelRetry(_)
+        | EventKind::SessionCreated(_)
+        | EventKind::SessionUpdated(_)
+        | EventKind::SessionReset(_)
+        | EventKind::MessageCreated(_)
+        | EventKind::MessageUpdated(_)
+        | EventKind::MessagesCleared(_) => Ok(()),
+    }
+}
+
+/// Stores title and times, and answers the session with the counts that its rows have.
+fn put_session(tx: &Transaction<'_>, event: SessionEvent) -> rusqlite::Result<SessionEvent> {
+    let session = event.session;
+    tx.prepare_cached(
+        "INSERT INTO sessions (id, title, created_at, updated_at, spent) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET title = excluded.title, updated_at = excluded.updated_at",
+    )?
+    .execute(params![
+        session.id.as_str(),
+        session.title,
+        session.created_at.to_string(),
+        session.updated_at.to_string(),
+        json(&Spent::default())?,
+    ])?;
+    Ok(SessionEvent { session: super::read::session(tx)?.map_or(session, |row| row.session()) })
+}
+
+/// Row and id of the current session.
+pub(super) fn current_session(tx: &Transaction<'_>) -> rusqlite::Result<Option<(i64, String)>> {
+    tx.prepare_cached("SELECT ord, id FROM sessions ORDER BY ord DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+fn touch(tx: &Transaction<'_>, at: Timestamp) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE sessions SET updated_at = ?1 WHERE ord = (SELECT MAX(ord) FROM sessions)")?
+        .execute([at.to_string()])
+        .map(drop)
+}
+
+/// Stores a message whole, and answers what is shown of it.
+fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rusqlite::Result<MessageEvent> {
+    message.seq = here.cursor.seq;
+    let view = message.view();
+    let open = message.finished_at.is_none();
+    let changed = tx
+        .prepare_cached("UPDATE messages SET open = ?2, seq = ?3, view = ?4 WHERE id = ?1")?
+        .execute(params![message.id.as_str(), open, message.seq as i64, json(&view)?])?;
+    if changed == 0 {
+        tx.prepare_cached("INSERT INTO messages (id, role, open, seq, view) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![message.id.as_str(), role(message.role), open, message.seq as i64, json(&view)?])?;
+        count(tx, message.role, 1)?;
+        touch(tx, here.at)?;
+    }
+    let ord: i64 = tx
+        .prepare_cached("SELECT ord FROM messages WHERE id = ?1")?
+        .query_row([message.id.as_str()], |row| row.get(0))?;
+    for (index, (whole, shown)) in message.parts.iter().zip(&view.parts).enumerate() {
+        if whole != shown {
+            tx.prepare_cached(
+                "INSERT INTO parts (message, idx, whole) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (message, idx) DO UPDATE SET whole = excluded.whole",
+            )?
+            .execute(params![ord, index as i64, json(whole)?])?;
+        }
+    }
+    Ok(MessageEvent { message: view })
+}
+
+/// The column of `sessions` that counts messages of a role.
+fn count(tx: &Transaction<'_>, role: Role, change: i64) -> rusqlite::Result<()> {
+    let column = match role {
+        Role::User => "user_messages",
+        Role::Assistant => "assistant_messages",
+        Role::Tool => "tool_messages",
+    };
+    tx.prepare_cached(&format!(
+        "UPDATE sessions SET {column} = {column} + ?1 WHERE ord = (SELECT MAX(ord) FROM sessions)"
+    ))?
+    .execute([change])
+    .map(drop)
+}
+
+/// A role as its column has it.
+pub(super) fn role(role: Role) -> &'static str {
+    match role {
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    }
+}
+
+fn delete_messages(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM parts", [])?;
+    tx.execute("DELETE FROM messages", [])?;
+    tx.execute(
+        "UPDATE sessions SET user_messages = 0, assistant_messages = 0, tool_messages = 0
+         WHERE ord = (SELECT MAX(ord) FROM sessions)",
+        [],
+    )
+    .map(drop)
+}
+
+fn delete_message(tx: &Transaction<'_>, id: &MessageId) -> rusqlite::Result<()> {
+    let role: Option<String> =
+        tx.query_row("SELECT role FROM messages WHERE id = ?1", [id.as_str()], |row| row.get(0)).optional()?;
+    if let Some(role) = role
+        .and_then(|name| [Role::User, Role::Assistant, Role::Tool].into_iter().find(|known| self::role(*known) == name))
+    {
+        tx.execute("DELETE FROM messages WHERE id = ?1", [id.as_str()])?;
+        count(tx, role, -1)?;
+    }
+    Ok(())
+}
+
+fn start_turn(tx: &Transaction<'_>, here: &At<'_>, event: &TurnStarted) -> rusqlite::Result<()> {
+    let (Some(id), Some((_, session))) = (here.turn_id, current_session(tx)?) else {
+        return Ok(());
+    };
+    // The user message is the event before: the turn's view begins with it.
+    let first = Cursor { epoch: here.cursor.epoch, seq: here.cursor.seq.saturating_sub(1) };
+    let turn = Turn {
+        id: id.clone(),
+        status: TurnStatus::Running,
+        finish_reason: None,
+        error: None,
+        model: event.model.clone(),
+        user_message_id: event.user_message_id.clone(),
+        message_id: None,
+        usage: Usage::from(Spent::default()),
+        created_at: here.at,
+        started_at: Some(here.at),
+        finished_at: None,
+        first_cursor: first.to_string(),
+        last_cursor: None,
+    };
+    tx.prepare_cached(
+        "INSERT INTO turns (id, session, status, first_seq, turn, spent) VALUES (?1, ?2, 'running', ?3, ?4, ?5)",
+    )?
+    .execute(params![id.as_str(), session, first.seq as i64, json(&turn)?, json(&Spent::default())?])?;
+    change_agent(tx, |agent| {
+        agent.turn_id = Some(id.clone());
+        agent.model = Some(event.model.clone());
+    })
+}
+
+fn change_turn(tx: &Transaction<'_>, here: &At<'_>, change: impl FnOnce(&mut Turn)) -> rusqlite::Result<()> {
+    let Some(id) = here.turn_id else { return Ok(()) };
+    let Some(mut turn) = super::read::turn(tx, id.as_str())? else {
+        return Ok(());
+    };
+    change(&mut turn);
+    let status = match turn.status {
+        TurnStatus::Queued => "queued",
+        TurnStatus::Running => "running",
+        TurnStatus::Completed => "completed",
+    };
+    tx.prepare_cached("UPDATE turns SET status = ?2, turn = ?3 WHERE id = ?1")?
+        .execute(params![id.as_str(), status, json(&turn)?])
+        .map(drop)
+}
+
+fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
+    let mut agent = get::<AgentRow>(tx, "agent")?.unwrap_or(AgentRow {
+        status: Activity::Idle,
+        operation: None,
+        since: None,
+        model: None,
+        turn_id: None,
+        last_turn_id: None,
+        tools: Vec::new(),
+    });
+    change(&mut agent);
+    put(tx, "agent", &agent)
+}
+
+/// A value of `meta`.
+pub(super) fn get<T: DeserializeOwned>(connection: &rusqlite::Connection, key: &str) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = connection
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn put(tx: &Transaction<'_>, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )?
+    .execute(params![key, json(value)?])
+    .map(drop)
+}
+
+fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}

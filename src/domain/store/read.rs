@@ -1,0 +1,440 @@
+//! Reads: each in one transaction, together with the cursor up to which it holds.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, project, schema, tail::Logged};
+use crate::domain::{
+    event::{Cursor, Event, EventKind, EventType},
+    id::{SessionId, TurnId},
+    message::{Message, Role},
+    part::{Part, Reasoning, Text},
+    session::{Session, SessionStats},
+    status::Activity,
+    turn::{Turn, TurnStatus},
+    usage::{Spent, Usage},
+};
+
+/// Connections kept open for reading; more are opened under load and closed again.
+const KEPT: usize = 3;
+
+/// The pool of reading connections, opened when first needed.
+pub(super) struct Readers {
+    file: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self { file, idle: Mutex::default() }
+    }
+
+    /// Runs a query in a read transaction. Blocks.
+    pub(super) fn with<T>(&self, query: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.file)?,
+        };
+        let tx = connection.transaction()?;
+        let answer = query(&Snapshot { tx: &tx });
+        drop(tx);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(connection);
+        }
+        answer
+    }
+}
+
+/// The state of the store at one moment.
+pub struct Snapshot<'a> {
+    tx: &'a Transaction<'a>,
+}
+
+/// Which page of a list is wanted; checked by the noun that owns the list.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest {
+    /// At most this many.
+    pub limit: u32,
+    /// Skips this many from the beginning.
+    pub offset: u64,
+    /// Goes on after the row of this number.
+    pub after: Option<i64>,
+    /// Newest first.
+    pub descending: bool,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// How many there are on all pages.
+    pub total: u64,
+    /// Number of the last row here, where more follow.
+    pub next: Option<i64>,
+}
+
+/// The session with its sums.
+#[derive(Clone, Debug)]
+pub(super) struct SessionRow {
+    id: SessionId,
+    title: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    counts: [u64; 3],
+    spent: Spent,
+    models: Vec<String>,
+}
+
+/// What the agent does, as the log has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// The status.
+    pub status: Activity,
+    /// What it does beside running tools.
+    pub operation: Option<String>,
+    /// Since when the status holds.
+    pub since: Option<Timestamp>,
+    /// The model of the running or last turn.
+    pub model: Option<String>,
+    /// The turn that runs.
+    pub turn_id: Option<TurnId>,
+    /// The turn that ended last.
+    pub last_turn_id: Option<TurnId>,
+    /// The tools that run.
+    pub tools: Vec<String>,
+}
+
+/// Most bytes of message JSON that one page carries; it may end early.
+const PAGE_BYTES: usize = 2 * 1024 * 1024 + 512 * 1024;
+
+impl Snapshot<'_> {
+    /// The cursor up to which everything read here holds.
+    pub fn as_of(&self, store: &Store) -> rusqlite::Result<Cursor> {
+        let seq: Option<i64> = self
+            .tx
+            .prepare_cached("SELECT seq FROM events ORDER BY seq DESC LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        // A log that retention has emptied cannot be: it never drops the last events.
+        Ok(Cursor { epoch: store.0.shared.epoch, seq: seq.unwrap_or(0) as u64 })
+    }
+
+    /// The session, if there is one.
+    pub fn session(&self) -> rusqlite::Result<Option<Session>> {
+        Ok(session(self.tx)?.map(|row| row.session()))
+    }
+
+    /// The session's counts; `current_model` is for the caller to fill.
+    pub fn stats(&self) -> rusqlite::Result<Option<SessionStats>> {
+        Ok(session(self.tx)?.map(|row| {
+            let usage = Usage::from(row.spent);
+            SessionStats {
+                total_messages: row.counts.iter().sum(),
+                user_messages: row.counts[0],
+                assistant_messages: row.counts[1],
+                tool_messages: row.counts[2],
+                prompt_tokens: usage.prompt_tokens,
+                completion_tokens: usage.completion_tokens,
+                total_cost: usage.cost,
+                usage,
+                last_activity: row.updated_at,
+                models_used: row.models,
+                current_model: None,
+            }
+        }))
+    }
+
+    /// The model that was set last.
+    pub fn model(&self) -> rusqlite::Result<Option<String>> {
+        project::get(self.tx, "model")
+    }
+
+    /// What the agent does.
+    pub fn agent(&self) -> rusqlite::Result<Option<AgentRow>> {
+        project::get(self.tx, "agent")
+    }
+
+    /// A page of the messages, as lists show them.
+    pub fn messages(&self, role: Option<Role>, page: PageRequest) -> rusqlite::Result<Page<Message>> {
+        let counts = session(self.tx)?.map_or([0; 3], |row| row.counts);
+        let total = match role {
+            Some(Role::User) => counts[0],
+            Some(Role::Assistant) => counts[1],
+            Some(Role::Tool) => counts[2],
+            None => counts.iter().sum(),
+        };
+        let (comparison, order) = if page.descending { ("<", "DESC") } else { (">", "ASC") };
+        let by_role = if role.is_some() { "role = ?1 AND" } else { "?1 = '' AND" };
+        let after = page.after.unwrap_or(if page.descending { i64::MAX } else { 0 });
+        let mut statement = self.tx.prepare_cached(&format!(
+            "SELECT ord, view FROM messages WHERE {by_role} ord {comparison} ?2 ORDER BY ord {order} LIMIT ?3 OFFSET ?4"
+        ))?;
+        let role = role.map_or("", project::role);
+        let mut rows = statement.query(params![role, after, page.limit + 1, page.offset as i64])?;
+        let mut found = Page { items: Vec::new(), total, next: None };
+        let (mut last, mut bytes) = (0, 0);
+        while let Some(row) = rows.next()? {
+            let view: String = row.get(1)?;
+            bytes += view.len();
+            if found.items.len() == page.limit as usize || (bytes > PAGE_BYTES && !found.items.is_empty()) {
+                found.next = Some(last);
+                break;
+            }
+            last = row.get(0)?;
+            found.items.push(self.fold(parse(&view)?)?);
+        }
+        Ok(found)
+    }
+
+    /// A message, as lists show it.
+    pub fn message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
+        let view: Option<String> = self
+            .tx
+            .prepare_cached("SELECT view FROM messages WHERE id = ?1")?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        view.map(|view| self.fold(parse(&view)?)).transpose()
+    }
+
+    /// A message with all its parts whole.
+    pub fn whole_message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
+        self.message(id)?.map(|message| self.whole(message)).transpose()
+    }
+
+    /// All messages with all their parts whole, in order: what a model is told.
+    pub fn history(&self) -> rusqlite::Result<Vec<Message>> {
+        let mut statement = self.tx.prepare_cached("SELECT view FROM messages ORDER BY ord")?;
+        let views = statement.query_map([], |row| row.get::<_, String>(0))?;
+        views.map(|view| self.whole(self.fold(parse(&view?)?)?)).collect()
+    }
+
+    /// A turn, of this session or one before.
+    pub fn turn(&self, id: &str) -> rusqlite::Result<Option<Turn>> {
+        turn(self.tx, id)
+    }
+
+    /// The turns that have no end yet.
+    pub fn running_turns(&self) -> rusqlite::Result<Vec<Turn>> {
+        let mut statement = self.tx.prepare("SELECT turn, spent FROM turns WHERE status = 'running' ORDER BY ord")?;
+        statement.query_map([], turn_row)?.collect()
+    }
+
+    /// The messages that have no end yet, whole.
+    pub fn open_messages(&self) -> rusqlite::Result<Vec<Message>> {
+        let mut statement = self.tx.prepare("SELECT view FROM messages WHERE open ORDER BY ord")?;
+        let views = statement.query_map([], |row| row.get::<_, String>(0))?;
+        views.map(|view| self.whole(self.fold(parse(&view?)?)?)).collect()
+    }
+
+    /// A page of this session's turns.
+    pub fn turns(&self, page: PageRequest) -> rusqlite::Result<Page<Turn>> {
+        let Some((_, session)) = project::current_session(self.tx)? else {
+            return Ok(Page { items: Vec::new(), total: 0, next: None });
+        };
+        let total: i64 = self
+            .tx
+            .prepare_cached("SELECT COUNT(*) FROM turns WHERE session = ?1")?
+            .query_row([&session], |row| row.get(0))?;
+        let mut statement = self.tx.prepare_cached(
+            "SELECT turn, spent, ord FROM turns WHERE session = ?1 AND ord < ?2 ORDER BY ord DESC LIMIT ?3 OFFSET ?4",
+        )?;
+        let rows = statement
+            .query_map(params![session, page.after.unwrap_or(i64::MAX), page.limit + 1, page.offset as i64], |row| {
+                Ok((turn_row(row)?, row.get::<_, i64>(2)?))
+            })?;
+        let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let more = rows.len() > page.limit as usize;
+        rows.truncate(page.limit as usize);
+        let next = if more { rows.last().map(|(_, ord)| *ord) } else { None };
+        Ok(Page { items: rows.into_iter().map(|(turn, _)| turn).collect(), total: total as u64, next })
+    }
+
+    /// The tool calls of a turn that began and have no end, with their numbers, oldest first.
+    pub fn open_tool_calls(&self, turn: &TurnId) -> rusqlite::Result<Vec<Event>> {
+        let mut statement = self.tx.prepare(
+            "SELECT json FROM events WHERE seq >= (SELECT first_seq FROM turns WHERE id = ?1) AND turn_id = ?1
+             AND type IN ('tool_call_started', 'tool_call_completed') ORDER BY seq",
+        )?;
+        let mut open: Vec<Event> = Vec::new();
+        for json in statement.query_map([turn.as_str()], |row| row.get::<_, String>(0))? {
+            let event: Event = parse(&json?)?;
+            if let EventKind::ToolCallCompleted(done) = &event.kind {
+                open.retain(|open| match &open.kind {
+                    EventKind::ToolCallStarted(started) => started.tool_call_id != done.tool_call_id,
+                    _ => true,
+                });
+            } else {
+                open.push(event);
+            }
+        }
+        Ok(open)
+    }
+
+    /// The events after `seq`, up to about `max_bytes` of them and at least one.
+    pub(super) fn events_after(&self, seq: u64, max_bytes: usize) -> rusqlite::Result<Vec<Arc<Logged>>> {
+        let mut statement = self.tx.prepare_cached(
+            "SELECT e.seq, p.name, e.type, e.turn_id, e.json FROM events e JOIN epochs p ON p.id = e.epoch
+             WHERE e.seq > ?1 ORDER BY e.seq",
+        )?;
+        let mut rows = statement.query([seq as i64])?;
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            let json = row.get_ref(4)?.as_bytes()?;
+            bytes += json.len();
+            if bytes > max_bytes && !events.is_empty() {
+                break;
+            }
+            let cursor = Cursor { epoch: row.get::<_, i64>(1)? as u64, seq: row.get::<_, i64>(0)? as u64 };
+            // A type that this binary does not know cannot be: a file of a newer format is not opened.
+            let Some(event_type) = EventType::parse(row.get_ref(2)?.as_str()?) else {
+                continue;
+            };
+            let turn_id = row.get_ref(3)?.as_str_or_null()?;
+            events.push(Arc::new(Logged::new(cursor, event_type, turn_id, Bytes::copy_from_slice(json))));
+        }
+        Ok(events)
+    }
+
+    /// First and last number of an epoch; `None` if this log has no such epoch.
+    pub(super) fn epoch(&self, name: u64) -> rusqlite::Result<Option<(u64, u64)>> {
+        self.tx
+            .query_row(
+                "SELECT first_seq, COALESCE((SELECT first_seq - 1 FROM epochs n WHERE n.id > e.id ORDER BY n.id LIMIT 1),
+                 (SELECT MAX(seq) FROM events), 0) FROM epochs e WHERE name = ?1",
+                [name as i64],
+                |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)),
+            )
+            .optional()
+    }
+
+    /// Adds the deltas that came after the row of an unfinished message was written.
+    fn fold(&self, mut message: Message) -> rusqlite::Result<Message> {
+        if message.finished_at.is_some() {
+            return Ok(message);
+        }
+        let mut statement =
+            self.tx.prepare_cached("SELECT json FROM events WHERE seq > ?1 AND message_id = ?2 ORDER BY seq")?;
+        let deltas =
+            statement.query_map(params![message.seq as i64, message.id.as_str()], |row| row.get::<_, String>(0))?;
+        for json in deltas {
+            fold(&mut message, parse(&json?)?);
+        }
+        Ok(message)
+    }
+
+    /// Replaces what lists cut by the whole.
+    fn whole(&self, mut message: Message) -> rusqlite::Result<Message> {
+        let mut statement = self.tx.prepare_cached(
+            "SELECT idx, whole FROM parts WHERE message = (SELECT ord FROM messages WHERE id = ?1) ORDER BY idx",
+        )?;
+        let parts =
+            statement.query_map([message.id.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        for part in parts {
+            let (index, whole) = part?;
+            if let Some(part) = message.parts.get_mut(index as usize) {
+                *part = parse::<Part>(&whole)?;
+            }
+        }
+        Ok(message)
+    }
+}
+
+/// Applies a delta to the message that it grows.
+pub fn fold(message: &mut Message, event: Event) {
+    match event.kind {
+        EventKind::ContentDelta(delta) => {
+            message.append(delta.part_index as usize, &delta.text, || Part::Text(Text::default()));
+        }
+        EventKind::ReasoningDelta(delta) => {
+            message.append(delta.part_index as usize, &delta.text, || Part::Reasoning(Reasoning::default()));
+        }
+        EventKind::ToolInputDelta(delta) | EventKind::ToolOutputDelta(delta)
+            if (delta.part_index as usize) < message.parts.len() =>
+        {
+            message.append(delta.part_index as usize, &delta.text, || Part::Text(Text::default()));
+        }
+        _ => {}
+    }
+    message.seq = event.seq;
+}
+
+impl SessionRow {
+    pub(super) fn session(&self) -> Session {
+        let usage = Usage::from(self.spent);
+        Session {
+            id: self.id.clone(),
+            parent_session_id: None,
+            title: self.title.clone(),
+            message_count: self.counts.iter().sum(),
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            summary_message_id: None,
+            cost: usage.cost,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
+pub(super) fn session(connection: &Connection) -> rusqlite::Result<Option<SessionRow>> {
+    connection
+        .prepare_cached(
+            "SELECT id, title, created_at, updated_at, user_messages, assistant_messages, tool_messages, spent, models
+             FROM sessions ORDER BY ord DESC LIMIT 1",
+        )?
+        .query_row([], |row| {
+            let count = |index| row.get::<_, i64>(index).map(|count| count.max(0) as u64);
+            Ok(SessionRow {
+                id: row.get::<_, String>(0)?.into(),
+                title: row.get(1)?,
+                created_at: time(row, 2)?,
+                updated_at: time(row, 3)?,
+                counts: [count(4)?, count(5)?, count(6)?],
+                spent: parse(&row.get::<_, String>(7)?)?,
+                models: parse(&row.get::<_, String>(8)?)?,
+            })
+        })
+        .optional()
+}
+
+pub(super) fn turn(connection: &Connection, id: &str) -> rusqlite::Result<Option<Turn>> {
+    connection.prepare_cached("SELECT turn, spent FROM turns WHERE id = ?1")?.query_row([id], turn_row).optional()
+}
+
+fn turn_row(row: &Row<'_>) -> rusqlite::Result<Turn> {
+    let mut turn: Turn = parse(&row.get::<_, String>(0)?)?;
+    turn.usage = parse::<Spent>(&row.get::<_, String>(1)?)?.into();
+    Ok(turn)
+}
+
+fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
+    row.get::<_, String>(index)?.parse().map_err(|error: jiff::Error| broken(error.into()))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|error| broken(error.into()))
+}
+
+/// A row that this binary cannot read: reported as SQLite's own errors are.
+fn broken(cause: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, cause)
+}
+
+/// Whether a turn has ended.
+pub fn has_ended(turn: &Turn) -> bool {
+    match turn.status {
+        TurnStatus::Completed => true,
+        TurnStatus::Queued | TurnStatus::Running => false,
+    }
+}

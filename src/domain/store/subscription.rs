@@ -1,0 +1,263 @@
+//! A reader of the log: a cursor, not a queue. Resume, replay, catch-up and live are one code path, and a slow
+//! reader costs nothing but its own lag.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Head, Health, Store, read::has_ended, tail::Logged};
+use crate::domain::{
+    error::{Code, Error, Result},
+    event::{Cursor, EventType, ResyncReason},
+    id::TurnId,
+};
+
+/// How often a stream says where it stands, whatever else is sent.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Bytes of events that a reader takes at a time.
+const STEP_BYTES: usize = 32 * 1024;
+
+/// Which events a reader wants.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only these types; all if empty.
+    pub only: Vec<EventType>,
+    /// Not these types.
+    pub without: Vec<EventType>,
+    /// Only events of this turn; the stream ends after its `turn_completed`.
+    pub turn_id: Option<TurnId>,
+}
+
+/// What a stream has to say.
+pub enum Item {
+    /// An event.
+    Event(Arc<Logged>),
+    /// All up to here was considered: sent or filtered out.
+    Position(Cursor),
+    /// What the client has is stale: it reads the state anew, and the stream goes on from the cursor.
+    Resync {
+        /// Why.
+        reason: ResyncReason,
+        /// Where the stream goes on.
+        cursor: Cursor,
+    },
+    /// The stream ends before its time, and why.
+    Closed(Error),
+}
+
+/// A reader of the log. Dropping it is all that leaving takes.
+pub struct Subscription {
+    store: Store,
+    filter: Filter,
+    head: watch::Receiver<Head>,
+    closing: CancellationToken,
+    /// The last event considered.
+    position: Cursor,
+    /// Taken from the log and not handed out yet.
+    ready: VecDeque<Arc<Logged>>,
+    heartbeat: Instant,
+    state: State,
+}
+
+enum State {
+    /// Nothing was said yet; a resync comes first, if there is one.
+    Begin(Option<ResyncReason>),
+    Following,
+    Ended,
+}
+
+/// Where a reader begins.
+pub enum Start {
+    /// With what comes next.
+    Now,
+    /// With all that the log still holds.
+    Beginning,
+    /// After this cursor.
+    After(Cursor),
+    /// The cursor could not be read, and that is to be said in the stream.
+    Unknown,
+}
+
+impl Store {
+    /// Opens a reader. It ends when `closing` is cancelled.
+    pub async fn subscribe(&self, from: Start, filter: Filter, closing: CancellationToken) -> Result<Subscription> {
+        let head = self.0.shared.head.subscribe();
+        let (position, resync) = self.locate(from).await?;
+        if let Some(id) = &filter.turn_id {
+            let (wanted, id) = (id.clone(), id.clone());
+            if self.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.is_none() {
+                return Err(Error::not_found("turn", id));
+            }
+        }
+        Ok(Subscription {
+            store: self.clone(),
+            filter,
+            head,
+            closing,
+            position,
+            ready: VecDeque::new(),
+            heartbeat: Instant::now() + HEARTBEAT,
+            state: State::Begin(resync),
+        })
+    }
+
+    /// The cursor of the newest event that is shown.
+    pub fn head(&self) -> Cursor {
+        Cursor { epoch: self.0.shared.epoch, seq: self.0.shared.head.borrow().seq }
+    }
+
+    /// Turns the wish of a client into a place in this log.
+    async fn locate(&self, from: Start) -> Result<(Cursor, Option<ResyncReason>)> {
+        let cursor = match from {
+            Start::Now => return Ok((self.head(), None)),
+            Start::Beginning => {
+                let seq = self.floor().saturating_sub(1);
+                return Ok((Cursor { epoch: self.0.shared.epoch, seq }, None));
+            }
+            Start::Unknown => return Ok((self.head(), Some(ResyncReason::OtherLog))),
+            Start::After(cursor) => cursor,
+        };
+        let epoch = self.read(move |snapshot| snapshot.epoch(cursor.epoch)).await?;
+        let reason = match epoch {
+            None => ResyncReason::OtherLog,
+            Some((first, last)) if cursor.seq + 1 < first || cursor.seq > last.max(first.saturating_sub(1)) => {
+                ResyncReason::Lost
+            }
+            Some(_) if cursor.seq + 1 < self.floor() => ResyncReason::Expired,
+            Some(_) => return Ok((cursor, None)),
+        };
+        Ok((self.head(), Some(reason)))
+    }
+}
+
+impl Subscription {
+    /// The last event considered.
+    pub fn position(&self) -> Cursor {
+        self.position
+    }
+
+    /// Whether something is stored that was not considered yet.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.state, State::Begin(_)) || !self.ready.is_empty() || self.head.borrow().seq > self.position.seq
+    }
+
+    /// What comes next; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Item> {
+        match self.state {
+            State::Ended => return None,
+            State::Begin(resync) => {
+                self.state = State::Following;
+                if self.turn_is_over(resync.is_some()).await {
+                    self.state = State::Ended;
+                }
+                return Some(match resync {
+                    Some(reason) => Item::Resync { reason, cursor: self.position },
+                    None => Item::Position(self.position),
+                });
+            }
+            State::Following => {}
+        }
+        loop {
+            if Instant::now() >= self.heartbeat {
+                self.heartbeat = Instant::now() + HEARTBEAT;
+                return Some(Item::Position(self.position));
+            }
+            if let Some(event) = self.next_ready() {
+                return Some(Item::Event(event));
+            }
+            let head = *self.head.borrow_and_update();
+            if head.seq > self.position.seq {
+                match self.take().await {
+                    Ok(None) => {}
+                    Ok(Some(item)) => return Some(item),
+                    Err(error) => return self.close(error),
+                }
+                continue;
+            }
+            if head.health == Health::Full {
+                return self.close(
+                    Error::new(
+                        Code::InsufficientStorage,
+                        "the disk of the data directory is full; what was shown is stored, nothing more can be",
+                    )
+                    .retry_after(Duration::from_secs(5)),
+                );
+            }
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => {
+                    return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
+                }
+                changed = self.head.changed() => {
+                    if changed.is_err() {
+                        return self.close(Error::internal("the log's writer has ended"));
+                    }
+                }
+                () = tokio::time::sleep_until(self.heartbeat) => {}
+            }
+        }
+    }
+
+    /// The next event if it was taken from the log already.
+    pub fn next_ready(&mut self) -> Option<Arc<Logged>> {
+        if matches!(self.state, State::Ended) {
+            return None;
+        }
+        while let Some(event) = self.ready.pop_front() {
+            self.position = event.cursor;
+            if self.wants(&event) {
+                if self.filter.turn_id.is_some() && event.event_type == EventType::TurnCompleted {
+                    self.state = State::Ended;
+                }
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// Takes the next events from the tail, or from the file when the reader is further behind.
+    async fn take(&mut self) -> Result<Option<Item>> {
+        let after = self.position.seq;
+        let events = match self.store.0.shared.tail.after(after, STEP_BYTES) {
+            Some(events) => events,
+            None => self.store.read(move |snapshot| snapshot.events_after(after, STEP_BYTES)).await?,
+        };
+        if events.first().is_none_or(|event| event.cursor.seq != after + 1) {
+            // Clear, reset or retention took what comes next while this reader was behind.
+            self.position = self.store.head();
+            if self.turn_is_over(true).await {
+                self.state = State::Ended;
+            }
+            return Ok(Some(Item::Resync { reason: ResyncReason::Expired, cursor: self.position }));
+        }
+        self.ready = events.into();
+        Ok(None)
+    }
+
+    fn wants(&self, event: &Logged) -> bool {
+        let Filter { only, without, turn_id } = &self.filter;
+        (only.is_empty() || only.contains(&event.event_type))
+            && !without.contains(&event.event_type)
+            && turn_id.as_ref().is_none_or(|id| event.turn_id.as_deref() == Some(id.as_str()))
+    }
+
+    /// Whether the one turn that is followed has ended before the place where the stream goes on: nothing of it
+    /// would ever come.
+    async fn turn_is_over(&self, skipped: bool) -> bool {
+        let Some(id) = self.filter.turn_id.clone() else {
+            return false;
+        };
+        let position = self.position.seq;
+        let turn = self.store.read(move |snapshot| snapshot.turn(id.as_str())).await;
+        turn.ok().flatten().is_some_and(|turn| {
+            let last = turn.last_cursor.as_deref().and_then(|cursor| cursor.parse::<Cursor>().ok());
+            has_ended(&turn) && (skipped || last.is_some_and(|last| last.seq <= position))
+        })
+    }
+
+    fn close(&mut self, error: Error) -> Option<Item> {
+        self.state = State::Ended;
+        Some(Item::Closed(error))
+    }
+}

@@ -1,0 +1,341 @@
+//! The one writer: takes whatever is queued, commits it as one transaction, and only then shows it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, ledger, project, schema,
+    tail::{Logged, Tail},
+};
+use crate::domain::{
+    event::{Cursor, Event, EventKind},
+    id::{MessageId, TurnId},
+};
+
+/// Most batches that one transaction takes.
+const GROUP: usize = 256;
+/// Events that one transaction of retention drops, so that nobody waits long behind it.
+const PRUNE_EVENTS: u64 = 500;
+/// Bytes of new events after which retention looks again.
+const PRUNE_EVERY: u64 = 256 * 1024;
+/// Bytes set aside for the ending of a turn on a full disk.
+const RESERVE: u64 = 1024 * 1024;
+
+/// A batch and where its answer goes.
+pub(super) struct Command {
+    pub(super) batch: Batch,
+    pub(super) done: oneshot::Sender<Result<u64, AppendError>>,
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    retention: Retention,
+    reserve: PathBuf,
+    /// Row of this start in `epochs`.
+    epoch_row: i64,
+    /// Number of the last committed event.
+    last: u64,
+    /// Bytes of JSON of all events ever stored.
+    total: u64,
+    /// `total` when retention last looked.
+    pruned_at: u64,
+    /// Whether `synchronous` is FULL now.
+    full_sync: bool,
+}
+
+/// What is to be done once a transaction is committed.
+#[derive(Default)]
+struct Effects {
+    events: Vec<Arc<Logged>>,
+    last: u64,
+    total: u64,
+    floor: Option<u64>,
+}
+
+impl Writer {
+    /// Opens the file, finds where the log stands, and stores this start's epoch, synced.
+    pub(super) fn open(folder: &Path, file: &Path, retention: Retention) -> Result<(Self, Arc<Shared>), OpenError> {
+        let reserve = folder.join("reserve");
+        let mut connection = match schema::open(file) {
+            Err(OpenError::Sqlite(error)) if is_full(&error) => {
+                let _ = std::fs::remove_file(&reserve);
+                schema::open(file)?
+            }
+            other => other?,
+        };
+        let (last, total): (i64, i64) = connection
+            .query_row("SELECT seq, total FROM events ORDER BY seq DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .or_else(none_is((0, 0)))?;
+        let floor: i64 = connection
+            .query_row("SELECT seq FROM events ORDER BY seq LIMIT 1", [], |row| row.get(0))
+            .or_else(none_is(last + 1))?;
+        // 48 random bits: short in a cursor, and two starts of one log never meet.
+        let epoch = (uuid::Uuid::new_v4().as_u128() >> 80) as u64;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let tx = connection.transaction()?;
+        tx.execute("INSERT INTO epochs (name, first_seq) VALUES (?1, ?2)", params![epoch as i64, last + 1])?;
+        let epoch_row = tx.last_insert_rowid();
+        tx.commit()?;
+        let (head, _) = watch::channel(Head { seq: last as u64, health: Health::Writable });
+        let shared = Arc::new(Shared { tail: Tail::new(), head, floor: AtomicU64::new(floor as u64), epoch });
+        let writer = Self {
+            connection,
+            shared: Arc::clone(&shared),
+            retention,
+            reserve,
+            epoch_row,
+            last: last as u64,
+            total: total as u64,
+            pruned_at: 0,
+            full_sync: true,
+        };
+        // Without room for the reserve the first write finds out; reading works all the same.
+        let _ = writer.make_reserve();
+        Ok((writer, shared))
+    }
+
+    /// Serves until every handle of the store is gone.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(next) = queue.try_recv()
+            {
+                group.push(next);
+            }
+            self.serve(group);
+            if self.total - self.pruned_at >= PRUNE_EVERY || self.pruned_at == 0 {
+                self.prune();
+            }
+        }
+    }
+
+    fn serve(&mut self, group: Vec<Command>) {
+        let health = self.shared.head.borrow().health;
+        let group = match health {
+            Health::Writable => group,
+            Health::Full => self.admit_when_full(group),
+        };
+        if group.is_empty() {
+            return;
+        }
+        let (batches, waiting): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|command| (command.batch, command.done)).unzip();
+        let ending = batches.iter().any(|batch| batch.ending);
+        match self.commit(&batches) {
+            Ok((ends, cleared)) => {
+                for (done, end) in waiting.into_iter().zip(ends) {
+                    let _ = done.send(Ok(end));
+                }
+                if cleared {
+                    self.erase();
+                }
+            }
+            Err(error) if is_full(&error) => {
+                tracing::error!(%error, "the log cannot be written");
+                let freed = ending && std::fs::remove_file(&self.reserve).is_ok();
+                self.set_health(Health::Full);
+                if freed {
+                    let group = batches.into_iter().zip(waiting).map(|(batch, done)| Command { batch, done }).collect();
+                    return self.serve_endings(group);
+                }
+                for done in waiting {
+                    let _ = done.send(Err(AppendError::Full));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a transaction of the log failed");
+                let cause: Arc<str> = error.to_string().into();
+                for done in waiting {
+                    let _ = done.send(Err(AppendError::Failed(Arc::clone(&cause))));
+                }
+            }
+        }
+    }
+
+    /// On a full disk: back to normal if there is room for the reserve again; else only endings are tried.
+    fn admit_when_full(&mut self, group: Vec<Command>) -> Vec<Command> {
+        if self.make_reserve().is_ok() {
+            self.set_health(Health::Writable);
+            return group;
+        }
+        let (endings, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|command| command.batch.ending);
+        for command in others {
+            let _ = command.done.send(Err(AppendError::Full));
+        }
+        if !endings.is_empty() {
+            let _ = std::fs::remove_file(&self.reserve);
+            self.serve_endings(endings);
+        }
+        Vec::new()
+    }
+
+    fn serve_endings(&mut self, group: Vec<Command>) {
+        for Command { batch, done } in group {
+            let answer = if batch.ending {
+                self.commit(std::slice::from_ref(&batch)).map(|(ends, _)| ends[0]).map_err(|error| {
+                    tracing::error!(%error, "a turn's ending could not be stored; the next start writes it");
+                    AppendError::Full
+                })
+            } else {
+                Err(AppendError::Full)
+            };
+            let _ = done.send(answer);
+        }
+    }
+
+    /// Commits the batches and shows them. Answers the last number of each, and whether content is to be erased.
+    fn commit(&mut self, batches: &[Batch]) -> rusqlite::Result<(Vec<u64>, bool)> {
+        let full_sync = batches.iter().any(Batch::is_act);
+        if full_sync != self.full_sync {
+            self.connection.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
+            self.full_sync = full_sync;
+        }
+        let mut effects = Effects { last: self.last, total: self.total, ..Effects::default() };
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut ends = Vec::with_capacity(batches.len());
+        for batch in batches {
+            for entry in &batch.entries {
+                match entry {
+                    Entry::Event { turn_id, kind } => {
+                        store(&tx, &mut effects, self.shared.epoch, self.epoch_row, turn_id.as_ref(), kind)?;
+                    }
+                    Entry::Ledger(row) => ledger::record(&tx, row)?,
+                }
+            }
+            ends.push(effects.last);
+        }
+        tx.commit()?;
+        let Effects { events, last, total, floor } = effects;
+        (self.last, self.total) = (last, total);
+        self.shared.tail.push(events);
+        if let Some(floor) = floor {
+            self.set_floor(floor);
+        }
+        self.shared.head.send_modify(|head| head.seq = last);
+        Ok((ends, floor.is_some()))
+    }
+
+    fn set_floor(&self, floor: u64) {
+        self.shared.floor.store(floor, Ordering::Release);
+        self.shared.tail.drop_before(floor);
+    }
+
+    fn set_health(&self, health: Health) {
+        self.shared.head.send_modify(|head| head.health = health);
+    }
+
+    fn make_reserve(&self) -> std::io::Result<()> {
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&self.reserve)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE)?;
+        Ok(())
+    }
+
+    /// After clear and reset: what was deleted is also gone from the file's free pages and from the WAL.
+    fn erase(&self) {
+        let erased = self
+            .connection
+            .execute_batch("VACUUM")
+            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        if let Err(error) = erased {
+            tracing::warn!(%error, "deleted content could not be erased from the file yet");
+        }
+    }
+
+    /// Drops a prefix of the log that is too old or too much, in small steps; never events of a turn that runs.
+    fn prune(&mut self) {
+        self.pruned_at = self.total.max(1);
+        while match self.prune_step() {
+            Ok(dropped) => dropped,
+            Err(error) => {
+                tracing::warn!(%error, "retention failed; it is tried again later");
+                false
+            }
+        } {}
+    }
+
+    fn prune_step(&mut self) -> rusqlite::Result<bool> {
+        let floor = self.shared.floor.load(Ordering::Acquire);
+        let upto = floor + PRUNE_EVENTS;
+        if upto > self.last {
+            return Ok(false);
+        }
+        let (total, at): (i64, i64) = self
+            .connection
+            .prepare_cached("SELECT total, at FROM events WHERE seq = ?1")?
+            .query_row([upto as i64 - 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let age = (Timestamp::now().as_millisecond() - at).max(0) as u128;
+        let too_old = age > self.retention.age.as_millis();
+        let too_much = self.total.saturating_sub(total as u64) >= self.retention.bytes;
+        let running: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT MIN(first_seq) FROM turns WHERE status = 'running'")?
+            .query_row([], |row| row.get(0))?;
+        if !(too_old || too_much) || running.is_some_and(|first| first < upto as i64) {
+            return Ok(false);
+        }
+        self.connection.prepare_cached("DELETE FROM events WHERE seq < ?1")?.execute([upto as i64])?;
+        self.set_floor(upto);
+        Ok(true)
+    }
+}
+
+/// Stores one event and what follows from it.
+fn store(
+    tx: &Transaction<'_>,
+    effects: &mut Effects,
+    epoch: u64,
+    epoch_row: i64,
+    turn_id: Option<&TurnId>,
+    kind: &EventKind,
+) -> rusqlite::Result<()> {
+    let seq = effects.last + 1;
+    let cursor = Cursor { epoch, seq };
+    let at = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let (kind, floor) = project::apply(tx, &project::At { cursor, at, turn_id }, kind.clone())?;
+    let event = Event { seq, at, turn_id: turn_id.cloned(), kind };
+    let json = serde_json::to_string(&event).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    effects.total += json.len() as u64;
+    effects.last = seq;
+    let event_type = event.kind.event_type();
+    if let Some(floor) = floor {
+        tx.execute("DELETE FROM events WHERE seq < ?1", [floor as i64])?;
+        effects.floor = Some(floor);
+    }
+    tx.prepare_cached(
+        "INSERT INTO events (seq, epoch, at, total, turn_id, message_id, type, json) VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+    )?
+    .execute(params![
+        seq as i64,
+        epoch_row,
+        at.as_millisecond(),
+        effects.total as i64,
+        turn_id.map(TurnId::as_str),
+        project::grows(&event.kind).map(MessageId::as_str),
+        event_type.as_str(),
+        json,
+    ])?;
+    effects.events.push(Arc::new(Logged::new(cursor, event_type, turn_id.map(TurnId::as_str), Bytes::from(json))));
+    Ok(())
+}
+
+/// Whether the disk (or whatever is below the file) does not take more.
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+}
+
+fn none_is<T>(value: T) -> impl FnOnce(rusqlite::Error) -> rusqlite::Result<T> {
+    move |error| {
+        if error == rusqlite::Error::QueryReturnedNoRows { Ok(value) } else { Err(error) }
+    }
+}

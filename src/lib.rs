@@ -1,0 +1,19 @@
+//! A coding agent behind one port. The map of the house:
+//!
+//! * [`config`]: flags and environment.
+//! * [`server`]: one router for REST, gRPC and gRPC-Web; its layers, listeners and end.
+//! * `rest`, `grpc`: the two doors. A handler parses, calls one verb of the domain, and renders.
+//! * [`domain`]: the one room behind both; it knows no transport.
+//!
+//! `main -> server -> {rest, grpc} -> domain`; the doors never name each other. ARCHITECTURE.md has the rest.
+
+pub mod config;
+pub mod domain;
+mod grpc;
+mod rest;
+pub mod server;
+
+/// The OpenAPI document, as `/openapi.json` serves it and `openapi/openapi.json` keeps it.
+pub fn openapi() -> String {
+    rest::openapi::document()
+}

@@ -1,0 +1,51 @@
+//! The command line: serve (the default), healthcheck, openapi.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use opencode_api::{
+    config::{Cli, Command, Config},
+    server,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Openapi => {
+            print!("{}", opencode_api::openapi());
+            ExitCode::SUCCESS
+        }
+        Command::Healthcheck => said(server::healthcheck(&cli.config)),
+        Command::Serve => said(serve(cli.config)),
+    }
+}
+
+/// A failed start is one sentence for whoever started it, and exit code 1.
+fn said(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("opencode-api: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), String> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime could not start: {error}"))?;
+    runtime.block_on(async {
+        let server = server::Server::bind(config).await?;
+        for address in server.addresses() {
+            println!("listening on http://{address}");
+        }
+        server.run(server::terminated()).await;
+        Ok(())
+    })
+}

@@ -1,0 +1,142 @@
+//! What requests carry: bodies, queries and paths, with every rejection in our own words.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::error::ApiError;
+use crate::domain::{Code, Error};
+
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// A JSON body. Unknown fields are refused by the types themselves.
+pub(super) struct Body<T>(pub(super) T);
+
+/// A JSON body that may be left out.
+pub(super) struct OptionalBody<T>(pub(super) T);
+
+/// A query. Unknown parameters are refused by the types themselves.
+pub(super) struct Query<T>(pub(super) T);
+
+/// A path's variable part.
+pub(super) struct Path<T>(pub(super) T);
+
+/// No query parameters: any is refused by name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParams {}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read(request, state).await?;
+        if !is_json {
+            return Err(
+                Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json").into()
+            );
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json {
+            return Err(
+                Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json").into()
+            );
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(query.as_bytes()));
+        let parsed = serde_path_to_error::deserialize(pairs);
+        parsed.map(Self).map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()).into())
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(Error::new(Code::InvalidArgument, rejection.body_text()).into()),
+        }
+    }
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(rejection)) if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(Error::new(Code::TooLarge, "the body is over the limit of this server (OPENCODE_MAX_BODY_BYTES)")
+                .into())
+        }
+        Ok(Err(rejection)) => Err(Error::new(Code::InvalidArgument, rejection.body_text()).into()),
+        Err(_) => Err(Error::new(Code::InvalidArgument, format!("the body did not come within {BODY_TIME:?}")).into()),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()))?;
+    json.end()
+        .map_err(|error| Error::new(Code::InvalidArgument, format!("the body is not one JSON value: {error}")))?;
+    Ok(value)
+}
+
+/// Names the field: serde names an unknown one in its message, and the path leads to its parent.
+fn field_error(path: &str, message: &str) -> Error {
+    let quoted = |prefix: &str| {
+        let rest = &message[message.find(prefix)? + prefix.len()..];
+        rest.split('`').next().map(str::to_owned)
+    };
+    let named = quoted("unknown field `").or_else(|| quoted("missing field `")).or_else(|| quoted("duplicate field `"));
+    let field = match (path, named) {
+        ("." | "?" | "", None) => {
+            return Error::new(Code::InvalidArgument, format!("the request is not valid: {message}"));
+        }
+        ("." | "?" | "", Some(name)) => name,
+        (path, Some(name)) if path.rsplit('.').next() == Some(name.as_str()) => path.to_owned(),
+        (path, Some(name)) => format!("{path}.{name}"),
+        (path, None) => path.to_owned(),
+    };
+    Error::field(field, message)
+}
+
+/// Refuses headers that promise something which is not kept yet: ignoring them would be a lie.
+pub(super) fn refuse_later_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key("idempotency-key") {
+        return Err(Error::field("Idempotency-Key", "is not served yet: a repeat would start again").into());
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The OpenAPI document: made of the handlers and the domain's types, then opened for what may be added later.
+
+use serde_json::{Map, Value, json};
+use utoipa::{
+    OpenApi,
+    openapi::{InfoBuilder, LicenseBuilder, OpenApiBuilder},
+};
+
+use crate::domain::Event;
+
+/// Types of answers only: clients must live through values and variants that are added later.
+const OPEN_ENUMS: [&str; 8] =
+    ["Role", "FinishReason", "TurnStatus", "TurnErrorCode", "AgentStatus", "HealthStatus", "Check", "ResyncReason"];
+const OPEN_UNIONS: [&str; 2] = ["Part", "EventKind"];
+
+const DESCRIPTION: &str = "\
+A coding agent behind one port. `POST /messages` starts a turn and streams its events; `GET /events` follows everything.\n\n\
+What this server sends is open: clients ignore fields and event types that they do not know, and take an unknown value \
+of an enum as unspecified. What it takes is closed: unknown fields and parameters are refused by name.\n\n\
+Errors are problem documents (`application/problem+json`). The same operations are served as gRPC and gRPC-Web on this \
+port.";
+
+/// Title and description; the routes are added by the router.
+pub(super) fn info() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(components(schemas(Event)))]
+    struct Schemas;
+    let info = InfoBuilder::new()
+        .title("OpenCode API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()));
+    let schemas = Schemas::openapi().components;
+    OpenApiBuilder::new().info(info.build()).components(schemas).build()
+}
+
+/// The document as JSON, indented, with a newline at its end.
+pub(crate) fn document() -> String {
+    let mut document = serde_json::to_value(super::api().get_openapi()).unwrap_or_default();
+    document["servers"] = json!([{ "url": "/", "description": "This server" }]);
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        open(schemas);
+    }
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn open(schemas: &mut Map<String, Value>) {
+    for name in OPEN_ENUMS {
+        if let Some(schema) = schemas.get_mut(name) {
+            open_enum(schema);
+        }
+    }
+    for name in OPEN_UNIONS {
+        if let Some(schema) = schemas.get_mut(name).and_then(Value::as_object_mut)
+            && let Some(Value::Array(mut variants)) = schema.remove("oneOf")
+        {
+            variants.push(json!({
+                "type": "object",
+                "description": "A type that is added later; clients ignore it.",
+                "required": ["type"],
+                "properties": { "type": { "type": "string" } }
+            }));
+            schema.insert("anyOf".into(), Value::Array(variants));
+        }
+    }
+}
+
+/// The known values move from `enum`, which is closed, to the description and to an extension.
+fn open_enum(schema: &mut Value) {
+    let Some(schema) = schema.as_object_mut() else { return };
+    let mut known: Vec<Value> = Vec::new();
+    if let Some(Value::Array(values)) = schema.remove("enum") {
+        known = values;
+    } else if let Some(Value::Array(variants)) = schema.remove("oneOf") {
+        for variant in variants {
+            known.extend(variant.get("enum").and_then(Value::as_array).into_iter().flatten().cloned());
+        }
+    }
+    schema.insert("type".into(), json!("string"));
+    schema.insert("x-extensible-enum".into(), Value::Array(known));
+}

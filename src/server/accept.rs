@@ -1,0 +1,97 @@
+//! The accept loop: what axum's own lacks (h2 keep-alive, a limit on slow headers, an end with a deadline).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceExt;
+
+use super::stall::{self, Watch};
+
+/// How long a client may take to send its headers.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Most bytes that a connection or an h2 stream keeps of what its client does not take.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Most calls at once on one h2 connection.
+const MAX_STREAMS: u32 = 256;
+/// An h2 client that is silent this long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// An h2 client that does not answer a ping for this long is gone.
+const PING_TIME: Duration = Duration::from_secs(10);
+/// Most bytes of an h2 header list.
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// Most headers of an h1 request.
+const MAX_HEADERS: usize = 64;
+/// After a failed accept (no file descriptors left): time for others to go.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves a listener until `closing`; then lets running requests finish for at most `grace`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stalls: Arc<Watch>,
+    closing: CancellationToken,
+    grace: Duration,
+) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(SEND_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIME)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = closing.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        // Latency matters more than a few packets; a failure here only costs that.
+        let _ = stream.set_nodelay(true);
+        let local_addr = stream.local_addr().ok();
+        let stalled = CancellationToken::new();
+        let (stalls, cut) = (Arc::clone(&stalls), stalled.clone());
+        let service = router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            // What tonic calls the peer's address.
+            request.extensions_mut().insert(TcpConnectInfo { local_addr, remote_addr: Some(peer) });
+            request.map(Body::new)
+        });
+        let service = service.map_response(move |response| stall::guard(response, &stalls, &cut));
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            tokio::select! {
+                // A client that goes away is no news.
+                _ = connection => {}
+                () = stalled.cancelled() => tracing::info!(%peer, "closed a connection whose reader took nothing"),
+            }
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+}
