@@ -47,7 +47,7 @@ pub use model::{ModelInfo, ProviderSettings, SetModel};
 pub use part::{Binary, Data, Finish, FinishReason, Part, Reasoning, Text, ToolCall, ToolResult, WholePart};
 pub use send::{Attachment, InputBinary, InputPart, InputText, SendMessage, Started};
 pub use session::{ResetSession, Session, SessionStats, UpdateSession};
-pub use status::{Activity, AgentState, CancelAgent, Canceled, ProcessEnded, ProcessLeft};
+pub use status::{Activity, AgentState, CancelAgent, Canceled, ProcessEnded, ProcessEnding, ProcessLeft};
 pub use store::{Item, Logged, OpenError, Retention, Subscription};
 pub use turn::{Turn, TurnError, TurnErrorCode, TurnStatus};
 pub use usage::Usage;
@@ -148,6 +148,11 @@ impl OpenCode {
         }
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+
+    /// Done when the server shuts down.
+    pub async fn closing(&self) {
+        self.0.closing.cancelled().await;
     }
 
     /// The turn that runs.

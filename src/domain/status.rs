@@ -78,8 +78,18 @@ pub struct ProcessEnded {
     pub pid: u32,
     /// Its command line.
     pub command: String,
-    /// `terminated` if TERM sufficed, `killed` if not.
-    pub how: String,
+    /// Which signal it took.
+    pub how: ProcessEnding,
+}
+
+/// What it took to end a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEnding {
+    /// TERM sufficed.
+    Term,
+    /// KILL was needed.
+    Kill,
 }
 
 /// A process that is still there.

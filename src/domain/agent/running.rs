@@ -84,7 +84,7 @@ impl Running {
         let shown = ended.iter().map(|process| ProcessEnded {
             pid: process.pid,
             command: process.command.clone(),
-            how: process.how.into(),
+            how: process.how,
         });
         shown.collect()
     }

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::domain::workspace::blocking;
+use crate::domain::{status::ProcessEnding, workspace::blocking};
 
 /// How long a group has to end by itself after TERM.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -63,8 +63,8 @@ impl Running {
         self.child.wait().await
     }
 
-    /// Ends what runs in the group and answers how: `terminated` or `killed`, or nothing where nothing ran.
-    pub(super) async fn end(&mut self) -> Option<&'static str> {
+    /// Ends what runs in the group and answers how: by which signal, or nothing where nothing ran.
+    pub(super) async fn end(&mut self) -> Option<ProcessEnding> {
         if !self.alive().await {
             return None;
         }
@@ -72,11 +72,11 @@ impl Running {
         // A stopped process takes TERM only once it goes on.
         self.group.signal(Signal::CONT);
         if self.gone_within(TERM_GRACE).await {
-            return Some("terminated");
+            return Some(ProcessEnding::Term);
         }
         self.group.signal(Signal::KILL);
         self.gone_within(KILL_GRACE).await;
-        Some("killed")
+        Some(ProcessEnding::Kill)
     }
 
     async fn gone_within(&mut self, time: Duration) -> bool {

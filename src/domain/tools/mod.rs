@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     part::Binary,
     providers::ToolSpec,
+    status::ProcessEnding,
     workspace::{PathError, Workspace},
 };
 
@@ -91,8 +92,8 @@ pub struct EndedProcess {
     pub pid: u32,
     /// Its command line, as the model gave it.
     pub command: String,
-    /// `terminated` (TERM sufficed) or `killed` (KILL was needed).
-    pub how: &'static str,
+    /// Which signal it took.
+    pub how: ProcessEnding,
 }
 
 /// What a tool answered.

@@ -122,11 +122,6 @@ impl Found<'_> {
         self.entry.file_type().is_some_and(|kind| kind.is_dir())
     }
 
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.entry.file_type().is_some_and(|kind| kind.is_file())
-    }
-
     /// Whether it is a symbolic link.
     pub fn is_link(&self) -> bool {
         self.entry.path_is_symlink()

@@ -1,0 +1,153 @@
+//! The session's RPCs and conversions, and those of the small types that all share.
+
+use jiff::Timestamp;
+use tonic::{Response, Status};
+
+use super::{Result, error::insert_cursor, pb};
+use crate::domain::{Cursor, Error, OpenCode, Read, ResetSession, Session, SessionStats, UpdateSession, Usage};
+
+pub(super) async fn get_session(domain: &OpenCode) -> Result<pb::GetSessionResponse> {
+    let Read { value, as_of } = domain.get_session().await?;
+    Ok(with_cursor(pb::GetSessionResponse { session: Some(value.into()) }, as_of))
+}
+
+pub(super) async fn reset_session(
+    domain: &OpenCode,
+    wish: pb::ResetSessionRequest,
+) -> Result<pb::ResetSessionResponse> {
+    let pb::ResetSessionRequest { title, idempotency_key } = wish;
+    refuse_later(&[("idempotency_key", !idempotency_key.is_empty())])?;
+    let Read { value, as_of } = domain.reset_session(ResetSession { title: text(title) }).await?;
+    Ok(with_cursor(pb::ResetSessionResponse { session: Some(value.into()) }, as_of))
+}
+
+pub(super) async fn update_session(
+    domain: &OpenCode,
+    change: pb::UpdateSessionRequest,
+) -> Result<pb::UpdateSessionResponse> {
+    let pb::UpdateSessionRequest { title, permission_mode } = change;
+    refuse_later(&[("permission_mode", permission_mode != 0)])?;
+    let Read { value, as_of } = domain.update_session(UpdateSession { title }).await?;
+    Ok(with_cursor(pb::UpdateSessionResponse { session: Some(value.into()) }, as_of))
+}
+
+pub(super) async fn get_session_stats(domain: &OpenCode) -> Result<pb::GetSessionStatsResponse> {
+    let Read { value, as_of } = domain.get_session_stats().await?;
+    Ok(with_cursor(value.into(), as_of))
+}
+
+/// An answer with the place up to which it holds.
+pub(super) fn with_cursor<T>(message: T, as_of: Cursor) -> Response<T> {
+    let mut response = Response::new(message);
+    insert_cursor(response.metadata_mut(), as_of);
+    response
+}
+
+/// Refuses fields that promise something which is not kept yet: ignoring them would be a lie.
+pub(super) fn refuse_later(fields: &[(&str, bool)]) -> std::result::Result<(), Status> {
+    match fields.iter().find(|(_, set)| *set) {
+        Some((name, _)) => Err(Error::field(*name, "is not served yet by this version").into()),
+        None => Ok(()),
+    }
+}
+
+/// A text that is there; the empty one is how proto3 says that there is none.
+pub(super) fn text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// A number that the wire has as signed.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A time as the wire has it.
+pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+impl From<Session> for pb::Session {
+    fn from(session: Session) -> Self {
+        let Session {
+            id,
+            parent_session_id,
+            title,
+            message_count,
+            prompt_tokens,
+            completion_tokens,
+            summary_message_id,
+            cost,
+            created_at,
+            updated_at,
+        } = session;
+        Self {
+            id: id.to_string(),
+            parent_session_id: parent_session_id.map(|id| id.to_string()).unwrap_or_default(),
+            title,
+            message_count: signed(message_count),
+            prompt_tokens: signed(prompt_tokens),
+            completion_tokens: signed(completion_tokens),
+            summary_message_id: summary_message_id.map(|id| id.to_string()).unwrap_or_default(),
+            cost,
+            created_at: Some(time(created_at)),
+            updated_at: Some(time(updated_at)),
+            permission_mode: pb::PermissionMode::Unspecified.into(),
+        }
+    }
+}
+
+impl From<SessionStats> for pb::GetSessionStatsResponse {
+    fn from(stats: SessionStats) -> Self {
+        let SessionStats {
+            total_messages,
+            user_messages,
+            assistant_messages,
+            tool_messages,
+            prompt_tokens,
+            completion_tokens,
+            total_cost,
+            usage,
+            last_activity,
+            models_used,
+            current_model,
+        } = stats;
+        Self {
+            total_messages: signed(total_messages),
+            user_messages: signed(user_messages),
+            assistant_messages: signed(assistant_messages),
+            tool_messages: signed(tool_messages),
+            prompt_tokens: signed(prompt_tokens),
+            completion_tokens: signed(completion_tokens),
+            total_cost,
+            last_activity: Some(time(last_activity)),
+            models_used,
+            current_model: current_model.unwrap_or_default(),
+            usage: Some(usage.into()),
+        }
+    }
+}
+
+impl From<Usage> for pb::TokenUsage {
+    fn from(usage: Usage) -> Self {
+        let Usage {
+            prompt_tokens,
+            completion_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+            reasoning_tokens,
+            cost,
+            cost_usd,
+            cost_complete,
+        } = usage;
+        Self {
+            prompt_tokens: signed(prompt_tokens),
+            completion_tokens: signed(completion_tokens),
+            cost,
+            cache_read_tokens: Some(signed(cache_read_tokens)),
+            cache_write_tokens: Some(signed(cache_write_tokens)),
+            reasoning_tokens: Some(signed(reasoning_tokens)),
+            cost_usd,
+            cost_complete,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The RPCs of turns, and their conversions.
+
+use super::{
+    Result,
+    message::page_query,
+    pb,
+    session::{time, with_cursor},
+};
+use crate::domain::{List, OpenCode, Read, Turn, TurnError, TurnStatus};
+
+pub(super) async fn get_turn(domain: &OpenCode, wish: pb::GetTurnRequest) -> Result<pb::GetTurnResponse> {
+    let pb::GetTurnRequest { turn_id, wait } = wish;
+    let Read { value, as_of } = domain.get_turn(&turn_id, wait.into()).await?;
+    Ok(with_cursor(pb::GetTurnResponse { turn: Some(value.into()) }, as_of))
+}
+
+pub(super) async fn list_turns(domain: &OpenCode, wish: pb::ListTurnsRequest) -> Result<pb::ListTurnsResponse> {
+    let List { items, pagination, as_of } = domain.list_turns(page_query(wish.pagination)).await?;
+    let answer = pb::ListTurnsResponse {
+        turns: items.into_iter().map(Into::into).collect(),
+        pagination: Some(pagination.into()),
+        as_of: as_of.to_string(),
+        as_of_seq: as_of.seq,
+    };
+    Ok(with_cursor(answer, as_of))
+}
+
+impl From<Turn> for pb::Turn {
+    fn from(turn: Turn) -> Self {
+        let Turn {
+            id,
+            status,
+            finish_reason,
+            error,
+            model,
+            user_message_id,
+            message_id,
+            usage,
+            created_at,
+            started_at,
+            finished_at,
+            first_cursor,
+            last_cursor,
+        } = turn;
+        let status = match status {
+            TurnStatus::Queued => pb::TurnStatus::Queued,
+            TurnStatus::Running => pb::TurnStatus::Running,
+            TurnStatus::Completed => pb::TurnStatus::Completed,
+        };
+        Self {
+            id: id.to_string(),
+            status: status.into(),
+            finish_reason: finish_reason.map_or(pb::FinishReason::Unspecified, Into::into).into(),
+            error: error.map(Into::into),
+            model,
+            user_message_id: Some(user_message_id.to_string()),
+            message_id: message_id.map(|id| id.to_string()),
+            usage: Some(usage.into()),
+            version_before: None,
+            version_after: None,
+            created_at: Some(time(created_at)),
+            started_at: started_at.map(time),
+            finished_at: finished_at.map(time),
+            first_cursor: Some(first_cursor),
+            last_cursor,
+        }
+    }
+}
+
+impl From<TurnError> for pb::TurnError {
+    fn from(error: TurnError) -> Self {
+        let TurnError { code, message, retryable, details } = error;
+        let details = details.map(|value| value.to_string()).unwrap_or_default();
+        Self { code: code.as_str().into(), message, details, retryable }
+    }
+}
