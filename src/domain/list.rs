@@ -76,7 +76,7 @@ pub(super) struct Checked {
 
 impl PageQuery {
     /// Checks the wish. `list` names the list and, where its items go away together, the session.
-    pub(super) fn check(&self, list: String) -> Result<Checked> {
+    pub(super) fn check(&self, list: &str) -> Result<Checked> {
         let limit = match self.limit.unwrap_or(0) {
             0 => DEFAULT_LIMIT,
             limit => u32::try_from(limit)

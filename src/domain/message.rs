@@ -144,7 +144,7 @@ impl OpenCode {
         // Page cursors are bound to the session: one of before a reset is refused instead of giving a wrong page.
         let session = self.read(|snapshot| snapshot.session()).await?.value;
         let tail = session.map(|session| session.id.as_str().chars().rev().take(8).collect::<String>());
-        let checked = wish.page.check(format!("m{}", tail.unwrap_or_default()))?;
+        let checked = wish.page.check(&format!("m{}", tail.unwrap_or_default()))?;
         let (role, page) = (wish.role, checked.page);
         Ok(checked.answer(self.read(move |snapshot| snapshot.messages(role, page)).await?))
     }

@@ -12,10 +12,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::{
-    catalogue::{Catalogue, Model},
-    choice::SetModel,
-};
+pub(crate) use self::catalogue::{Catalogue, Model};
+pub use self::choice::SetModel;
 use super::{money::Picodollars, usage::Tokens};
 
 /// A model that messages can be sent to, now or once its provider is switched on.

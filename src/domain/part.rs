@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::id::ToolCallId;
 
 /// Binary data, tool input and tool results over this many bytes are cut in events and lists.
-pub const PART_LIMIT: usize = 64 * 1024;
+pub(super) const PART_LIMIT: usize = 64 * 1024;
 
 /// One part of a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -243,7 +243,7 @@ impl ToolCall {
 }
 
 /// The length of a text as a JSON string, escapes included.
-pub fn json_len(text: &str) -> usize {
+pub(super) fn json_len(text: &str) -> usize {
     2 + text
         .bytes()
         .map(|byte| match byte {
@@ -255,7 +255,7 @@ pub fn json_len(text: &str) -> usize {
 }
 
 /// The first `limit` bytes of a text, or fewer where a character would be split.
-pub fn head(text: &str, limit: usize) -> &str {
+pub(super) fn head(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 

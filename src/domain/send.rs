@@ -20,11 +20,11 @@ use super::{
 };
 
 /// Most bytes of text (as JSON) in all parts of a message together.
-pub const MAX_TEXT: usize = 1024 * 1024;
+pub(super) const MAX_TEXT: usize = 1024 * 1024;
 /// Most bytes of all files of a message together.
-pub const MAX_FILES: usize = 10 * 1024 * 1024;
+pub(super) const MAX_FILES: usize = 10 * 1024 * 1024;
 /// Most parts and attachments of a message together.
-pub const MAX_PARTS: usize = 100;
+pub(super) const MAX_PARTS: usize = 100;
 /// Most characters of a title that is made from a message.
 const TITLE_CHARS: usize = 50;
 

@@ -145,7 +145,7 @@ impl OpenCode {
     /// The session's turns, newest first.
     pub async fn list_turns(&self, page: PageQuery) -> Result<List<Turn>> {
         let page = PageQuery { order: Some(Order::Desc), ..page };
-        let checked = page.check("t".into())?;
+        let checked = page.check("t")?;
         let page = checked.page;
         Ok(checked.answer(self.read(move |snapshot| snapshot.turns(page)).await?))
     }

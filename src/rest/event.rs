@@ -97,12 +97,12 @@ pub(super) async fn stream_events(
         }
         (Wanted::Json, limit, wait) => {
             let wish = ListEvents { stream, limit: limit.unwrap_or(0), wait: wait.unwrap_or(0) };
-            list(domain.list_events(wish).await?)
+            list(&domain.list_events(wish).await?)
         }
     }
 }
 
-fn list(page: EventPage) -> Result<Response> {
+fn list(page: &EventPage) -> Result<Response> {
     let raw = |json: &[u8]| RawValue::from_string(String::from_utf8_lossy(json).into_owned()).map_err(Error::internal);
     let events = page.events.iter().map(|event| raw(&event.json)).collect::<std::result::Result<_, _>>()?;
     let list = EventList {

@@ -20,8 +20,8 @@ pub(super) fn router() -> Router {
         .route("/", get(index))
         .route("/openapi.json", get(document))
         .route("/docs", get(|| async { Redirect::to("/docs/") }))
-        .route("/docs/", get(|| swagger(None)))
-        .route("/docs/{*file}", get(|Path(file): Path<String>| swagger(Some(file))))
+        .route("/docs/", get(|| async { swagger(None) }))
+        .route("/docs/{*file}", get(|Path(file): Path<String>| async { swagger(Some(file)) }))
         .method_not_allowed_fallback(error::method_not_allowed)
 }
 
@@ -42,7 +42,7 @@ async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.get_or_init(openapi::document).as_str())
 }
 
-async fn swagger(file: Option<String>) -> Response {
+fn swagger(file: Option<String>) -> Response {
     let path = file.unwrap_or_else(|| "index.html".into());
     let config = Config::from("/openapi.json").try_it_out_enabled(true);
     match serve(&path, config.into()) {

@@ -18,7 +18,7 @@ use crate::domain::{
 
 /// A model that can be asked.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub(crate) struct Model {
     /// What is known of it.
     pub info: ModelInfo,
     /// What it costs, where that is known.
@@ -31,7 +31,7 @@ pub struct Model {
 
 /// All models. Clones share what was discovered.
 #[derive(Clone)]
-pub struct Catalogue(Arc<Inner>);
+pub(crate) struct Catalogue(Arc<Inner>);
 
 struct Inner {
     settings: ProviderSettings,
@@ -46,7 +46,7 @@ struct Inner {
 impl Catalogue {
     /// A catalogue for these settings. It makes no connection. Fails where the operator's own models file cannot be
     /// read or understood.
-    pub fn new(settings: ProviderSettings) -> Result<Self> {
+    pub(crate) fn new(settings: ProviderSettings) -> Result<Self> {
         let table = OnceLock::new();
         if let Some(file) = &settings.models_file {
             let _ = table.set(table::read(Some(file))?);
@@ -63,7 +63,7 @@ impl Catalogue {
 
     /// Every known model, by provider, those that are not available too. A `provider` that does not exist is a bad
     /// field of that name; one that cannot be reached lists nothing.
-    pub async fn list(&self, provider: Option<&str>) -> Result<Vec<ModelInfo>> {
+    pub(crate) async fn list(&self, provider: Option<&str>) -> Result<Vec<ModelInfo>> {
         let wanted: Vec<ProviderName> = match provider {
             Some(name) => vec![ProviderName::named(name).ok_or_else(|| {
                 let names: Vec<&str> = ALL.iter().map(|provider| provider.as_str()).collect();
@@ -83,7 +83,7 @@ impl Catalogue {
     /// The model of this name: `provider/id` first, then a bare id that only one provider has. A name that is not
     /// known is `invalid_argument` and names the nearest; a model that is switched off is `no_model` and says what to
     /// set.
-    pub async fn resolve(&self, name: &str) -> Result<Model> {
+    pub(crate) async fn resolve(&self, name: &str) -> Result<Model> {
         if let Some((provider, id)) = name.split_once('/')
             && let Some(provider) = ProviderName::named(provider)
             && let Some(model) = self.find(provider, id).await?
@@ -115,7 +115,7 @@ impl Catalogue {
 
     /// The model for whoever names none: the best of the first provider that is on, mock excepted. None where no
     /// provider is on, or only one whose models cannot be guessed.
-    pub async fn default_model(&self) -> Option<Model> {
+    pub(crate) async fn default_model(&self) -> Option<Model> {
         for provider in ALL.into_iter().filter(|provider| *provider != ProviderName::Mock) {
             let switch = self.switch(provider);
             if switch.provider.is_none() {

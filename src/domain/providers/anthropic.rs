@@ -25,7 +25,7 @@ const BINDING_BETA: &str = "thinking-binding-controls-2026-08-01";
 
 /// A provider that speaks the Messages dialect.
 #[derive(Clone, Debug)]
-pub struct Anthropic {
+pub(crate) struct Anthropic {
     /// The shared client.
     pub http: Http,
     /// Where it is, if not at Anthropic; with or without a trailing `/` or `/v1`.

@@ -25,11 +25,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The HTTP client, made when it is first needed, since reading the system's certificates takes a while. Clones
 /// share it.
 #[derive(Clone, Default)]
-pub struct Http(Arc<OnceLock<Result<Client, String>>>);
+pub(crate) struct Http(Arc<OnceLock<Result<Client, String>>>);
 
 impl Http {
     /// The client. It fails only where TLS cannot be set up at all.
-    pub fn client(&self) -> Result<&Client, ProviderError> {
+    pub(crate) fn client(&self) -> Result<&Client, ProviderError> {
         self.0
             .get_or_init(|| build().map_err(|error| root_cause(&error)))
             .as_ref()

@@ -18,7 +18,7 @@ const WORD_DELAY: Duration = Duration::from_millis(15);
 
 /// A model that is built in.
 #[derive(Clone)]
-pub struct Mock {
+pub(crate) struct Mock {
     kind: Kind,
     /// How long it may be silent.
     pub limits: StallLimits,
@@ -32,12 +32,12 @@ enum Kind {
 
 impl Mock {
     /// `mock/demo`: needs no key and no file; what it does is decided from the history alone.
-    pub fn demo(limits: StallLimits) -> Self {
+    pub(crate) fn demo(limits: StallLimits) -> Self {
         Self { kind: Kind::Demo, limits }
     }
 
     /// `mock/script`: plays the script in this file. Clones share their place in it.
-    pub fn script(file: PathBuf, limits: StallLimits) -> Self {
+    pub(crate) fn script(file: PathBuf, limits: StallLimits) -> Self {
         Self { kind: Kind::Script(Arc::new(Script::new(file))), limits }
     }
 

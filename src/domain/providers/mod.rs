@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-pub use self::{
+pub(super) use self::{
     anthropic::Anthropic,
     http::Http,
     mock::Mock,
@@ -30,7 +30,7 @@ use super::{
 
 /// What a model is asked.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// The provider's own id of the model.
     pub model: String,
     /// `provider/id`: reasoning of messages that carry the same name may be sent back with its seal.
@@ -51,7 +51,7 @@ pub struct Request {
 
 /// A tool as the model sees it.
 #[derive(Clone, Debug)]
-pub struct ToolSpec {
+pub(super) struct ToolSpec {
     /// Its name.
     pub name: &'static str,
     /// What it does, in words for the model.
@@ -62,7 +62,7 @@ pub struct ToolSpec {
 
 /// A step of a model's answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Delta {
+pub(super) enum Delta {
     /// Words.
     Text(String),
     /// Reasoning in words.
@@ -93,7 +93,7 @@ pub enum Delta {
 
 /// Why a model call failed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ProviderError {
+pub(super) struct ProviderError {
     /// The kind, which decides whether it is asked again.
     pub kind: ProviderErrorKind,
     /// In words for the user; without keys and without the provider's raw body beyond its own message.
@@ -106,7 +106,7 @@ pub struct ProviderError {
 
 /// Kinds of failed calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProviderErrorKind {
+pub(super) enum ProviderErrorKind {
     /// The request is at fault: a wrong key, an unknown model, too long a prompt. Asking again does not help.
     Rejected,
     /// Overloaded, rate limited, not reachable, reset, or cut in the middle. Asking again may help.
@@ -116,11 +116,11 @@ pub enum ProviderErrorKind {
 }
 
 /// A model's answer as it comes. Dropping it ends the call. An error is the last item, and so is [`Delta::Finish`].
-pub type Answer = Pin<Box<dyn Stream<Item = Result<Delta, ProviderError>> + Send>>;
+pub(super) type Answer = Pin<Box<dyn Stream<Item = Result<Delta, ProviderError>> + Send>>;
 
 /// A provider that can be asked. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub enum Provider {
+pub(super) enum Provider {
     /// The Messages dialect.
     Anthropic(Anthropic),
     /// The Chat Completions dialect, whoever speaks it.
@@ -132,7 +132,7 @@ pub enum Provider {
 impl Provider {
     /// Asks the model. Nothing is sent before the answer is first polled; sending is a part of the answer, and
     /// whatever goes wrong is an item of it.
-    pub fn stream(&self, request: &Request) -> Answer {
+    pub(super) fn stream(&self, request: &Request) -> Answer {
         let (answer, limits) = match self {
             Self::Anthropic(provider) => (provider.stream(request), provider.limits),
             Self::OpenAi(provider) => (provider.stream(request), provider.limits),
@@ -145,7 +145,7 @@ impl Provider {
 /// How long a provider may be silent. Only a delta counts as a sign of life: comments, pings, empty chunks and
 /// figures about usage do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StallLimits {
+pub(super) struct StallLimits {
     /// From sending to the first delta.
     pub first_token: Duration,
     /// From one delta to the next.

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use self::vendors::Vendor;
+pub(crate) use self::vendors::Vendor;
 use self::vendors::{KeyHeader, SendBack};
 use super::{
     Answer, Http, ProviderError, Request, StallLimits,
@@ -24,7 +24,7 @@ use crate::domain::{
 
 /// A provider that speaks the Chat Completions dialect.
 #[derive(Clone, Debug)]
-pub struct OpenAi {
+pub(crate) struct OpenAi {
     /// The shared client.
     pub http: Http,
     /// Who it is.
@@ -56,12 +56,15 @@ impl OpenAi {
     }
 
     /// The address of the provider's list of models.
-    pub fn models_url(&self) -> String {
+    pub(crate) fn models_url(&self) -> String {
         format!("{}/models", self.base())
     }
 
     /// Adds the key.
-    pub fn authorized(&self, request: reqwest::RequestBuilder) -> Result<reqwest::RequestBuilder, ProviderError> {
+    pub(crate) fn authorized(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::RequestBuilder, ProviderError> {
         let Some(key) = &self.key else { return Ok(request) };
         let (name, text) = match self.vendor.key_header {
             KeyHeader::Bearer => ("authorization", format!("Bearer {}", key.expose_secret())),

@@ -10,7 +10,7 @@ use crate::domain::{
 
 /// A provider call, whatever came of it.
 #[derive(Clone, Debug)]
-pub struct LedgerRow {
+pub(crate) struct LedgerRow {
     /// The turn that it was made for.
     pub turn_id: TurnId,
     /// The message that it gave, if any.

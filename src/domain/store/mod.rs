@@ -21,9 +21,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use ledger::LedgerRow;
-pub use read::{Page, PageRequest, Snapshot, has_ended};
-pub use subscription::{Filter, Item, Start, Subscription};
+pub(super) use ledger::LedgerRow;
+pub(super) use read::{Page, PageRequest, Snapshot, has_ended};
+pub(crate) use subscription::{Filter, Start};
+pub use subscription::{Item, Subscription};
 pub use tail::Logged;
 
 use super::{
@@ -45,7 +46,7 @@ pub struct Retention {
 
 /// The store of one data directory. Clones share it.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub(super) struct Store(Arc<Inner>);
 
 struct Inner {
     commands: mpsc::Sender<writer::Command>,
@@ -75,7 +76,7 @@ struct Head {
 
 /// Whether the log takes events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     /// It does.
     Writable,
     /// The disk is full: reads go on, a turn's ending is stored from the reserve.
@@ -83,7 +84,7 @@ pub enum Health {
 }
 
 /// What is appended in one transaction.
-pub struct Batch {
+pub(super) struct Batch {
     entries: Vec<Entry>,
     /// Whether the reserve may be used for it: the ending of a turn that a full disk stopped.
     ending: bool,
@@ -96,24 +97,24 @@ enum Entry {
 
 impl Batch {
     /// An empty batch.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { entries: Vec::new(), ending: false }
     }
 
     /// Adds an event; `turn_id` names the turn behind it.
-    pub fn event(mut self, turn_id: Option<&TurnId>, kind: EventKind) -> Self {
+    pub(super) fn event(mut self, turn_id: Option<&TurnId>, kind: EventKind) -> Self {
         self.entries.push(Entry::Event { turn_id: turn_id.cloned(), kind: Box::new(kind) });
         self
     }
 
     /// Adds a row to the ledger.
-    pub fn ledger(mut self, row: LedgerRow) -> Self {
+    pub(super) fn ledger(mut self, row: LedgerRow) -> Self {
         self.entries.push(Entry::Ledger(Box::new(row)));
         self
     }
 
     /// Marks it as the ending of a turn, which may use the reserve when the disk is full.
-    pub fn ending(mut self) -> Self {
+    pub(super) fn ending(mut self) -> Self {
         self.ending = true;
         self
     }
@@ -129,7 +130,7 @@ impl Batch {
 impl Store {
     /// Opens (or makes) the store in `folder`, which no other process may have open, and draws this start's epoch.
     /// Blocks; the answer of the second start on one folder names the holder.
-    pub fn open(folder: &Path, retention: Retention) -> std::result::Result<Self, OpenError> {
+    pub(super) fn open(folder: &Path, retention: Retention) -> std::result::Result<Self, OpenError> {
         let lock = lock::Lock::take(folder)?;
         let file = folder.join("log.sqlite3");
         let (writer, shared) = writer::Writer::open(folder, &file, retention)?;
@@ -143,7 +144,7 @@ impl Store {
 
     /// Appends a batch: when this answers, all of it is committed and shown. The answer is the number of the last
     /// event in it, or of the last event of the log where it had none.
-    pub async fn append(&self, batch: Batch) -> Result<u64> {
+    pub(super) async fn append(&self, batch: Batch) -> Result<u64> {
         let (done, answer) = oneshot::channel();
         let gone = || Error::internal("the log's writer has ended");
         self.0.commands.send(writer::Command { batch, done }).await.map_err(|_| gone())?;
@@ -154,7 +155,7 @@ impl Store {
     }
 
     /// Runs reads in one transaction, off the runtime.
-    pub async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -163,7 +164,7 @@ impl Store {
     }
 
     /// Whether the log takes events.
-    pub fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         self.0.shared.head.borrow().health
     }
 

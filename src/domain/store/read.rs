@@ -55,13 +55,13 @@ impl Readers {
 }
 
 /// The state of the store at one moment.
-pub struct Snapshot<'a> {
+pub(crate) struct Snapshot<'a> {
     tx: &'a Transaction<'a>,
 }
 
 /// Which page of a list is wanted; checked by the noun that owns the list.
 #[derive(Clone, Copy, Debug)]
-pub struct PageRequest {
+pub(crate) struct PageRequest {
     /// At most this many.
     pub limit: u32,
     /// Skips this many from the beginning.
@@ -74,7 +74,7 @@ pub struct PageRequest {
 
 /// One page of a list.
 #[derive(Debug)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     /// The rows.
     pub items: Vec<T>,
     /// How many there are on all pages.
@@ -97,7 +97,7 @@ pub(super) struct SessionRow {
 
 /// What the agent does, as the log has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AgentRow {
+pub(crate) struct AgentRow {
     /// The status.
     pub status: Activity,
     /// What it does beside running tools.
@@ -119,7 +119,7 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024 + 512 * 1024;
 
 impl Snapshot<'_> {
     /// The cursor up to which everything read here holds.
-    pub fn as_of(&self, store: &Store) -> rusqlite::Result<Cursor> {
+    pub(crate) fn as_of(&self, store: &Store) -> rusqlite::Result<Cursor> {
         let seq: Option<i64> = self
             .tx
             .prepare_cached("SELECT seq FROM events ORDER BY seq DESC LIMIT 1")?
@@ -130,12 +130,12 @@ impl Snapshot<'_> {
     }
 
     /// The session, if there is one.
-    pub fn session(&self) -> rusqlite::Result<Option<Session>> {
+    pub(crate) fn session(&self) -> rusqlite::Result<Option<Session>> {
         Ok(session(self.tx)?.map(|row| row.session()))
     }
 
     /// The session's counts; `current_model` is for the caller to fill.
-    pub fn stats(&self) -> rusqlite::Result<Option<SessionStats>> {
+    pub(crate) fn stats(&self) -> rusqlite::Result<Option<SessionStats>> {
         Ok(session(self.tx)?.map(|row| {
             let usage = Usage::from(row.spent);
             SessionStats {
@@ -155,17 +155,17 @@ impl Snapshot<'_> {
     }
 
     /// The model that was set last.
-    pub fn model(&self) -> rusqlite::Result<Option<String>> {
+    pub(crate) fn model(&self) -> rusqlite::Result<Option<String>> {
         project::get(self.tx, "model")
     }
 
     /// What the agent does.
-    pub fn agent(&self) -> rusqlite::Result<Option<AgentRow>> {
+    pub(crate) fn agent(&self) -> rusqlite::Result<Option<AgentRow>> {
         project::get(self.tx, "agent")
     }
 
     /// A page of the messages, as lists show them.
-    pub fn messages(&self, role: Option<Role>, page: PageRequest) -> rusqlite::Result<Page<Message>> {
+    pub(crate) fn messages(&self, role: Option<Role>, page: PageRequest) -> rusqlite::Result<Page<Message>> {
         let counts = session(self.tx)?.map_or([0; 3], |row| row.counts);
         let total = match role {
             Some(Role::User) => counts[0],
@@ -197,7 +197,7 @@ impl Snapshot<'_> {
     }
 
     /// A message, as lists show it.
-    pub fn message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
+    pub(crate) fn message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
         let view: Option<String> = self
             .tx
             .prepare_cached("SELECT view FROM messages WHERE id = ?1")?
@@ -207,37 +207,37 @@ impl Snapshot<'_> {
     }
 
     /// A message with all its parts whole.
-    pub fn whole_message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
+    pub(crate) fn whole_message(&self, id: &str) -> rusqlite::Result<Option<Message>> {
         self.message(id)?.map(|message| self.whole(message)).transpose()
     }
 
     /// All messages with all their parts whole, in order: what a model is told.
-    pub fn history(&self) -> rusqlite::Result<Vec<Message>> {
+    pub(crate) fn history(&self) -> rusqlite::Result<Vec<Message>> {
         let mut statement = self.tx.prepare_cached("SELECT view FROM messages ORDER BY ord")?;
         let views = statement.query_map([], |row| row.get::<_, String>(0))?;
         views.map(|view| self.whole(self.fold(parse(&view?)?)?)).collect()
     }
 
     /// A turn, of this session or one before.
-    pub fn turn(&self, id: &str) -> rusqlite::Result<Option<Turn>> {
+    pub(crate) fn turn(&self, id: &str) -> rusqlite::Result<Option<Turn>> {
         turn(self.tx, id)
     }
 
     /// The turns that have no end yet.
-    pub fn running_turns(&self) -> rusqlite::Result<Vec<Turn>> {
+    pub(crate) fn running_turns(&self) -> rusqlite::Result<Vec<Turn>> {
         let mut statement = self.tx.prepare("SELECT turn, spent FROM turns WHERE status = 'running' ORDER BY ord")?;
         statement.query_map([], turn_row)?.collect()
     }
 
     /// The messages that have no end yet, whole.
-    pub fn open_messages(&self) -> rusqlite::Result<Vec<Message>> {
+    pub(crate) fn open_messages(&self) -> rusqlite::Result<Vec<Message>> {
         let mut statement = self.tx.prepare("SELECT view FROM messages WHERE open ORDER BY ord")?;
         let views = statement.query_map([], |row| row.get::<_, String>(0))?;
         views.map(|view| self.whole(self.fold(parse(&view?)?)?)).collect()
     }
 
     /// A page of this session's turns.
-    pub fn turns(&self, page: PageRequest) -> rusqlite::Result<Page<Turn>> {
+    pub(crate) fn turns(&self, page: PageRequest) -> rusqlite::Result<Page<Turn>> {
         let Some((_, session)) = project::current_session(self.tx)? else {
             return Ok(Page { items: Vec::new(), total: 0, next: None });
         };
@@ -260,7 +260,7 @@ impl Snapshot<'_> {
     }
 
     /// The tool calls of a turn that began and have no end, with their numbers, oldest first.
-    pub fn open_tool_calls(&self, turn: &TurnId) -> rusqlite::Result<Vec<Event>> {
+    pub(crate) fn open_tool_calls(&self, turn: &TurnId) -> rusqlite::Result<Vec<Event>> {
         let mut statement = self.tx.prepare(
             "SELECT json FROM events WHERE seq >= (SELECT first_seq FROM turns WHERE id = ?1) AND turn_id = ?1
              AND type IN ('tool_call_started', 'tool_call_completed') ORDER BY seq",
@@ -351,7 +351,7 @@ impl Snapshot<'_> {
 }
 
 /// Applies a delta to the message that it grows.
-pub fn fold(message: &mut Message, event: Event) {
+pub(super) fn fold(message: &mut Message, event: Event) {
     match event.kind {
         EventKind::ContentDelta(delta) => {
             message.append(delta.part_index as usize, &delta.text, || Part::Text(Text::default()));
@@ -432,7 +432,7 @@ fn broken(cause: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
 }
 
 /// Whether a turn has ended.
-pub fn has_ended(turn: &Turn) -> bool {
+pub(crate) fn has_ended(turn: &Turn) -> bool {
     match turn.status {
         TurnStatus::Completed => true,
         TurnStatus::Queued | TurnStatus::Running => false,

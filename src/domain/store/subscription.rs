@@ -14,13 +14,13 @@ use crate::domain::{
 };
 
 /// How often a stream says where it stands, whatever else is sent.
-pub const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Bytes of events that a reader takes at a time.
 const STEP_BYTES: usize = 32 * 1024;
 
 /// Which events a reader wants.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only these types; all if empty.
     pub only: Vec<EventType>,
     /// Not these types.
@@ -68,7 +68,7 @@ enum State {
 }
 
 /// Where a reader begins.
-pub enum Start {
+pub(crate) enum Start {
     /// With what comes next.
     Now,
     /// With all that the log still holds.
@@ -81,7 +81,12 @@ pub enum Start {
 
 impl Store {
     /// Opens a reader. It ends when `closing` is cancelled.
-    pub async fn subscribe(&self, from: Start, filter: Filter, closing: CancellationToken) -> Result<Subscription> {
+    pub(crate) async fn subscribe(
+        &self,
+        from: Start,
+        filter: Filter,
+        closing: CancellationToken,
+    ) -> Result<Subscription> {
         let head = self.0.shared.head.subscribe();
         let (position, resync) = self.locate(from).await?;
         if let Some(id) = &filter.turn_id {
@@ -103,7 +108,7 @@ impl Store {
     }
 
     /// The cursor of the newest event that is shown.
-    pub fn head(&self) -> Cursor {
+    pub(crate) fn head(&self) -> Cursor {
         Cursor { epoch: self.0.shared.epoch, seq: self.0.shared.head.borrow().seq }
     }
 

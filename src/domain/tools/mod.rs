@@ -32,7 +32,7 @@ mod view;
 mod write;
 
 /// The tools, in the order in which the model sees them.
-pub const TOOLS: &[Entry] = &[
+pub(super) const TOOLS: &[Entry] = &[
     entry::<view::View>(),
     entry::<write::Write>(),
     entry::<edit::Edit>(),
@@ -43,7 +43,7 @@ pub const TOOLS: &[Entry] = &[
 ];
 
 /// A tool of the agent. Its `Args` are documented for the model by their doc comments.
-pub trait Tool {
+pub(super) trait Tool {
     /// The name that the model calls.
     const NAME: &'static str;
     /// Whether it only reads: such calls of one answer run side by side.
@@ -57,7 +57,7 @@ pub trait Tool {
 
 /// What a tool may use.
 #[derive(Clone)]
-pub struct ToolContext {
+pub(super) struct ToolContext {
     /// The workspace; every path goes through it.
     pub workspace: Workspace,
     /// What the tools of a session remember between calls.
@@ -78,7 +78,7 @@ pub struct ToolContext {
 
 /// What the tools of a session remember between calls. Reset forgets it.
 #[derive(Default)]
-pub struct ToolMemory {
+pub(super) struct ToolMemory {
     /// SHA-256 of each file's content as the model last saw it, by canonical workspace path.
     pub seen: Mutex<HashMap<PathBuf, [u8; 32]>>,
     /// The working directory of commands, absolute; the workspace root if none.
@@ -87,7 +87,7 @@ pub struct ToolMemory {
 
 /// A process that a cancel, a timeout or the end of its command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedProcess {
+pub(super) struct EndedProcess {
     /// Its process id.
     pub pid: u32,
     /// Its command line, as the model gave it.
@@ -98,7 +98,7 @@ pub struct EndedProcess {
 
 /// What a tool answered.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ToolOutput {
+pub(super) struct ToolOutput {
     /// In words for the model.
     pub content: String,
     /// Figures for clients, such as `{"exit_code": 0}`.
@@ -111,7 +111,7 @@ pub struct ToolOutput {
 
 /// Why a tool did not do what it was asked.
 #[derive(Debug)]
-pub enum ToolError {
+pub(super) enum ToolError {
     /// The model can act on this: a sentence for it.
     ForModel(String),
     /// Our own fault: ends the turn; the log gets the cause.
@@ -119,7 +119,7 @@ pub enum ToolError {
 }
 
 /// A tool as the agent holds it: typed arguments hidden behind JSON.
-pub struct Entry {
+pub(super) struct Entry {
     /// The name that the model calls.
     pub name: &'static str,
     /// Whether it only reads.
@@ -129,19 +129,19 @@ pub struct Entry {
 }
 
 /// The tool of that name.
-pub fn find(name: &str) -> Option<&'static Entry> {
+pub(super) fn find(name: &str) -> Option<&'static Entry> {
     TOOLS.iter().find(|tool| tool.name == name)
 }
 
 /// What a model is told that calls a tool which does not exist.
-pub fn unknown(name: &str) -> ToolError {
+pub(super) fn unknown(name: &str) -> ToolError {
     let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
     ToolError::ForModel(format!("there is no tool {name:?}; the tools are {}", names.join(", ")))
 }
 
 impl Entry {
     /// The tool as the model sees it.
-    pub fn spec(&self) -> ToolSpec {
+    pub(super) fn spec(&self) -> ToolSpec {
         let spec = SPECS.iter().find(|spec| spec.name == self.name);
         ToolSpec {
             name: self.name,
@@ -151,7 +151,7 @@ impl Entry {
     }
 
     /// Runs it. Arguments that do not fit are the model's mistake and are told to it.
-    pub async fn run(&self, context: &ToolContext, input: Value) -> Result<ToolOutput, ToolError> {
+    pub(super) async fn run(&self, context: &ToolContext, input: Value) -> Result<ToolOutput, ToolError> {
         (self.run)(context, input).await
     }
 }

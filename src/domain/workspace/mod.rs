@@ -17,7 +17,7 @@ mod path;
 mod walk;
 
 use self::{beneath::Jail, path::in_git};
-pub use self::{
+pub(super) use self::{
     path::{PathError, Problem, RelativePath},
     walk::Globs,
 };
@@ -25,7 +25,7 @@ use super::error::{Error, Result as DomainResult};
 
 /// The folder that the agent works in.
 #[derive(Clone)]
-pub struct Workspace(Arc<Inner>);
+pub(super) struct Workspace(Arc<Inner>);
 
 struct Inner {
     root: PathBuf,
@@ -37,7 +37,7 @@ struct Inner {
 
 impl Workspace {
     /// Opens the folder, which is made if it is missing.
-    pub fn open(root: &Path) -> io::Result<Self> {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
         let given = std::path::absolute(root)?;
         let root = root.canonicalize()?;
@@ -46,50 +46,50 @@ impl Workspace {
     }
 
     /// Its absolute path, without links.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.0.root
     }
 
     /// A path that the model named: relative to the root, or absolute and inside. `..` may be in it.
-    pub fn for_model(&self, path: &str) -> Result<RelativePath, PathError> {
+    pub(super) fn for_model(&self, path: &str) -> Result<RelativePath, PathError> {
         RelativePath::from_model(path, [&self.0.root, &self.0.given])
     }
 
     /// A path that a client named: relative, without `.` and `..`.
-    pub fn for_client(&self, path: &str) -> DomainResult<RelativePath> {
+    pub(super) fn for_client(&self, path: &str) -> DomainResult<RelativePath> {
         Ok(RelativePath::from_client(path)?)
     }
 
     /// Makes checking a file and writing it one step, among all that write through here. Not to be held across an
     /// await.
-    pub fn writing(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
         self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a regular file to read.
-    pub fn open_file(&self, path: &RelativePath) -> Result<File, PathError> {
+    pub(super) fn open_file(&self, path: &RelativePath) -> Result<File, PathError> {
         self.0.jail.open_file(path)
     }
 
     /// What the file system knows of a file or directory, links followed.
-    pub fn metadata(&self, path: &RelativePath) -> Result<Metadata, PathError> {
+    pub(super) fn metadata(&self, path: &RelativePath) -> Result<Metadata, PathError> {
         let fd = self.0.jail.open_with(path.as_path(), OFlags::PATH).map_err(|e| PathError::io(path, e.into()))?;
         File::from(fd).metadata().map_err(|error| PathError::io(path, error))
     }
 
     /// The path below the root without links and `..`, of something that exists; `.` for the root.
-    pub fn canonical(&self, path: &RelativePath) -> Result<PathBuf, PathError> {
+    pub(super) fn canonical(&self, path: &RelativePath) -> Result<PathBuf, PathError> {
         let fd = self.0.jail.open_with(path.as_path(), OFlags::PATH).map_err(|e| PathError::io(path, e.into()))?;
         self.0.jail.canonical(fd.as_fd()).map_err(|error| PathError::io(path, error))
     }
 
     /// The same, of a file that is open.
-    pub fn canonical_of(&self, path: &RelativePath, file: &File) -> Result<PathBuf, PathError> {
+    pub(super) fn canonical_of(&self, path: &RelativePath, file: &File) -> Result<PathBuf, PathError> {
         self.0.jail.canonical(file.as_fd()).map_err(|error| PathError::io(path, error))
     }
 
     /// A whole file, refused as too large above `max_bytes`.
-    pub fn read(&self, path: &RelativePath, max_bytes: u64) -> Result<Vec<u8>, PathError> {
+    pub(super) fn read(&self, path: &RelativePath, max_bytes: u64) -> Result<Vec<u8>, PathError> {
         let content = self.read_range(path, 0, max_bytes.saturating_add(1))?;
         if content.len() as u64 > max_bytes {
             return Err(PathError::new(path.to_string(), Problem::TooLarge(max_bytes)));
@@ -98,7 +98,7 @@ impl Workspace {
     }
 
     /// At most `length` bytes of a file from `offset` on; fewer where it ends.
-    pub fn read_range(&self, path: &RelativePath, offset: u64, length: u64) -> Result<Vec<u8>, PathError> {
+    pub(super) fn read_range(&self, path: &RelativePath, offset: u64, length: u64) -> Result<Vec<u8>, PathError> {
         let mut file = self.open_file(path)?;
         let mut content = Vec::new();
         let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.take(length).read_to_end(&mut content));
@@ -109,7 +109,7 @@ impl Workspace {
     /// Writes a file as a whole, all or nothing: whoever reads sees the old content or the new. Parents are made, an
     /// existing file keeps its mode, a link inside the workspace stays and its target is written. Answers the
     /// canonical path.
-    pub fn write(&self, path: &RelativePath, content: &[u8]) -> Result<PathBuf, PathError> {
+    pub(super) fn write(&self, path: &RelativePath, content: &[u8]) -> Result<PathBuf, PathError> {
         if in_git(path.as_path()) {
             return Err(PathError::new(path.to_string(), Problem::Git));
         }
@@ -123,7 +123,7 @@ impl Workspace {
     }
 
     /// The names in a directory, in no order; those that are not UTF-8 left out.
-    pub fn names(&self, path: &RelativePath) -> Result<Vec<String>, PathError> {
+    pub(super) fn names(&self, path: &RelativePath) -> Result<Vec<String>, PathError> {
         let fail = |error: rustix::io::Errno| PathError::io(path, error.into());
         let fd = self.0.jail.open_with(path.as_path(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail)?;
         let mut names = Vec::new();
@@ -137,7 +137,7 @@ impl Workspace {
     }
 
     /// A file that a message refers to, and its MIME type.
-    pub async fn read_for_client(&self, path: &str, max_bytes: u64) -> DomainResult<(Vec<u8>, String)> {
+    pub(super) async fn read_for_client(&self, path: &str, max_bytes: u64) -> DomainResult<(Vec<u8>, String)> {
         let path = self.for_client(path)?;
         let workspace = self.clone();
         blocking(move || {
@@ -150,7 +150,7 @@ impl Workspace {
 
     /// The branch that the workspace is on, if it is the root of a git work tree and on one. What is above the root is
     /// not looked at, and a repository that libgit2 does not trust counts as none.
-    pub fn git_branch(&self) -> Option<String> {
+    pub(super) fn git_branch(&self) -> Option<String> {
         let repository = Repository::open(self.root()).ok()?;
         let head = repository.find_reference("HEAD").ok()?;
         let target = head.symbolic_target().ok()??;
@@ -159,7 +159,7 @@ impl Workspace {
 }
 
 /// Runs what blocks where it may. The one way to do so.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
@@ -171,7 +171,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 /// The type of an image that models take, told by its content.
-pub fn image_type(content: &[u8]) -> Option<&'static str> {
+pub(super) fn image_type(content: &[u8]) -> Option<&'static str> {
     match content {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
@@ -183,7 +183,7 @@ pub fn image_type(content: &[u8]) -> Option<&'static str> {
 
 /// The MIME type of a file: by content for images, by name else, and text where the name claims what text cannot be
 /// (`.ts` is no video here).
-pub fn mime_type(path: &Path, content: &[u8]) -> String {
+pub(super) fn mime_type(path: &Path, content: &[u8]) -> String {
     if let Some(image) = image_type(content) {
         return image.to_owned();
     }

@@ -10,7 +10,7 @@ use super::super::error::{Code, Error};
 /// A path below the root, as it was named. It may still hold `..` and pass through links: only opening it beneath the
 /// root tells whether it stays inside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RelativePath(PathBuf);
+pub(crate) struct RelativePath(PathBuf);
 
 /// Why a path cannot be used, in words for whoever named it.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub enum Problem {
 
 impl RelativePath {
     /// The root itself.
-    pub fn root() -> Self {
+    pub(crate) fn root() -> Self {
         Self(PathBuf::from("."))
     }
 
@@ -105,7 +105,7 @@ impl RelativePath {
     }
 
     /// The path.
-    pub fn as_path(&self) -> &Path {
+    pub(crate) fn as_path(&self) -> &Path {
         &self.0
     }
 }

@@ -9,7 +9,7 @@ use ignore::{DirEntry, WalkBuilder};
 use super::Workspace;
 
 /// What a walk found.
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     /// Its path below the root.
     pub path: &'a Path,
     /// How many names it lies below the start of the walk; 1 for the start's own entries.
@@ -19,13 +19,13 @@ pub struct Found<'a> {
 
 /// Patterns for paths below the start of a walk. One without a slash holds at any depth.
 #[derive(Clone, Default)]
-pub struct Globs(GlobSet);
+pub(crate) struct Globs(GlobSet);
 
 impl Workspace {
     /// Visits what is below the directory `start` (canonical, relative to the root), names in order, ignored files and
     /// what `skip` matches left out. A start that is itself ignored is walked all the same: it was asked for by name.
     /// Answers how many entries could not be read. Blocks.
-    pub fn walk(
+    pub(crate) fn walk(
         &self,
         start: &Path,
         max_depth: Option<usize>,
@@ -118,24 +118,24 @@ impl Workspace {
 
 impl Found<'_> {
     /// Whether it is a directory.
-    pub fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.entry.file_type().is_some_and(|kind| kind.is_dir())
     }
 
     /// Whether it is a symbolic link.
-    pub fn is_link(&self) -> bool {
+    pub(crate) fn is_link(&self) -> bool {
         self.entry.path_is_symlink()
     }
 
     /// When it last changed; the epoch where that is not known.
-    pub fn modified(&self) -> SystemTime {
+    pub(crate) fn modified(&self) -> SystemTime {
         self.entry.metadata().ok().and_then(|data| data.modified().ok()).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
 impl Globs {
     /// Patterns that match a path when any of them does. The error says what is wrong with which.
-    pub fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Result<Self, String> {
+    pub(crate) fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Result<Self, String> {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             let text = pattern.as_ref();
@@ -156,7 +156,7 @@ impl Globs {
     }
 
     /// Whether a path below the start of the walk matches.
-    pub fn matches(&self, path: &Path) -> bool {
+    pub(crate) fn matches(&self, path: &Path) -> bool {
         self.0.is_match(path)
     }
 }

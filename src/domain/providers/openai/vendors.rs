@@ -2,7 +2,7 @@
 
 /// A vendor that speaks the Chat Completions dialect.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Vendor {
+pub(crate) struct Vendor {
     /// The provider's name, as in `provider/id`.
     pub name: &'static str,
     /// Where it is, up to and including the version; none where the user says so.
@@ -68,7 +68,7 @@ const OPENAI_NO_TOOLS: &[&str] = &["gpt-6-astra", "gpt-6.1"];
 
 impl Vendor {
     /// OpenAI itself.
-    pub const OPENAI: Self = Self {
+    pub(crate) const OPENAI: Self = Self {
         name: "openai",
         base_url: Some("https://api.openai.com/v1"),
         key_variable: Some("OPENAI_API_KEY"),
@@ -78,7 +78,7 @@ impl Vendor {
         ..STANDARD
     };
     /// OpenAI's models at Microsoft.
-    pub const AZURE: Self = Self {
+    pub(crate) const AZURE: Self = Self {
         name: "azure",
         key_variable: Some("AZURE_OPENAI_API_KEY"),
         key_header: KeyHeader::ApiKey,
@@ -88,7 +88,7 @@ impl Vendor {
         ..STANDARD
     };
     /// A gateway to many.
-    pub const OPENROUTER: Self = Self {
+    pub(crate) const OPENROUTER: Self = Self {
         name: "openrouter",
         base_url: Some("https://openrouter.ai/api/v1"),
         key_variable: Some("OPENROUTER_API_KEY"),
@@ -96,7 +96,7 @@ impl Vendor {
         ..STANDARD
     };
     /// Groq.
-    pub const GROQ: Self = Self {
+    pub(crate) const GROQ: Self = Self {
         name: "groq",
         base_url: Some("https://api.groq.com/openai/v1"),
         key_variable: Some("GROQ_API_KEY"),
@@ -104,7 +104,7 @@ impl Vendor {
         ..STANDARD
     };
     /// xAI.
-    pub const XAI: Self = Self {
+    pub(crate) const XAI: Self = Self {
         name: "xai",
         base_url: Some("https://api.x.ai/v1"),
         key_variable: Some("XAI_API_KEY"),
@@ -112,7 +112,7 @@ impl Vendor {
         ..STANDARD
     };
     /// Mistral.
-    pub const MISTRAL: Self = Self {
+    pub(crate) const MISTRAL: Self = Self {
         name: "mistral",
         base_url: Some("https://api.mistral.ai/v1"),
         key_variable: Some("MISTRAL_API_KEY"),
@@ -122,7 +122,7 @@ impl Vendor {
         ..STANDARD
     };
     /// DeepSeek.
-    pub const DEEPSEEK: Self = Self {
+    pub(crate) const DEEPSEEK: Self = Self {
         name: "deepseek",
         base_url: Some("https://api.deepseek.com/v1"),
         key_variable: Some("DEEPSEEK_API_KEY"),
@@ -130,5 +130,5 @@ impl Vendor {
         ..STANDARD
     };
     /// A server of the user's own: Ollama, LM Studio, vLLM, llama.cpp.
-    pub const LOCAL: Self = Self { name: "local", ..STANDARD };
+    pub(crate) const LOCAL: Self = Self { name: "local", ..STANDARD };
 }
