@@ -1,6 +1,6 @@
 //! Whether the server can do its work.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,15 +60,20 @@ impl Check {
     }
 }
 
+/// Longest that a look at the model may take.
+const MODEL_TIME: Duration = Duration::from_millis(300);
+
 impl OpenCode {
     /// Whether the server can do its work.
     pub async fn health(&self) -> Health {
         let store = Check::that(self.0.store.health() == store::Health::Writable);
         let root = self.0.workspace.root().to_owned();
         let workspace = Check::that(tokio::fs::metadata(root).await.is_ok_and(|found| found.is_dir()));
-        let model = match self.current_model().await {
-            Ok(Some(_)) => Check::that(!self.0.model_failing.load(Ordering::Relaxed)),
-            Ok(None) | Err(_) => Check::Missing,
+        // A local endpoint that does not answer must not make a probe wait.
+        let model = match tokio::time::timeout(MODEL_TIME, self.current_model()).await {
+            Ok(Ok(Some(_))) => Check::that(!self.0.model_failing.load(Ordering::Relaxed)),
+            Ok(Ok(None)) => Check::Missing,
+            Ok(Err(_)) | Err(_) => Check::Failing,
         };
         let serving = store == Check::Ok && workspace == Check::Ok;
         let checks = [("store", store), ("workspace", workspace), ("model", model)];

@@ -93,12 +93,17 @@ struct Inner {
     gate: tokio::sync::Mutex<()>,
     /// The turn that runs.
     running: Mutex<Option<Arc<agent::Running>>>,
+    /// The model that a client set; the log has it too, and this is what spares a read at each look.
+    chosen: Mutex<Option<String>>,
     /// Set when a turn's ending could not be stored: it is written before the next message is accepted.
     unfinished: AtomicBool,
     /// Whether the last model call failed, for `checks.model`.
     model_failing: AtomicBool,
     /// What the tools remember; replaced at reset.
     memory: Mutex<Arc<tools::ToolMemory>>,
+    /// No message is accepted any more.
+    draining: AtomicBool,
+    /// Every stream ends.
     closing: CancellationToken,
     tasks: TaskTracker,
     started: Instant,
@@ -129,25 +134,35 @@ impl OpenCode {
             settings,
             gate: tokio::sync::Mutex::default(),
             running: Mutex::default(),
+            chosen: Mutex::default(),
             unfinished: AtomicBool::new(true),
             model_failing: AtomicBool::new(false),
             memory: Mutex::default(),
+            draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
         }));
         domain.close_open_turns().await.map_err(std::io::Error::other)?;
+        let chosen = domain.read(|snapshot| snapshot.model()).await.map_err(std::io::Error::other)?.value;
+        *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
         Ok(domain)
     }
 
-    /// Ends every stream, cancels the running turn and waits until its ending is stored.
-    pub async fn shutdown(&self) {
-        self.0.closing.cancel();
+    /// Accepts no more messages, ends the running turn, and then every stream, whose readers have seen that end.
+    /// Waits for the turn at most `grace`; what is not stored by then, the next start writes.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        // Nobody is between the check of `draining` and the start of a turn once the gate was ours.
+        drop(self.0.gate.lock().await);
         if let Some(running) = self.running() {
             running.interrupt();
         }
         self.0.tasks.close();
-        self.0.tasks.wait().await;
+        if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!("the turn did not end in time; the next start closes it");
+        }
+        self.0.closing.cancel();
     }
 
     /// Done when the server shuts down.

@@ -126,7 +126,7 @@ impl OpenCode {
     /// Stores the message and the beginning of its turn in one transaction, and starts it. Answers the cursor before
     /// its first event.
     async fn accept(&self, model: &Model, parts: Vec<Part>) -> Result<(TurnId, Cursor)> {
-        if self.0.closing.is_cancelled() {
+        if self.0.draining.load(std::sync::atomic::Ordering::Acquire) {
             return Err(Error::new(Code::Unavailable, "the server is shutting down")
                 .retry_after(std::time::Duration::from_secs(1)));
         }

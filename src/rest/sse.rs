@@ -22,20 +22,22 @@ const CHUNK: usize = 32 * 1024;
 /// not so with POST.
 pub(super) fn stream(events: Subscription, reconnects: bool) -> Response {
     let first = if reconnects { frame(Sse::default().retry(RETRY)) } else { Bytes::new() };
-    let frames = futures_util::stream::unfold((events, first), |(mut events, before)| async move {
+    let frames = futures_util::stream::unfold((events, Some(first)), |(mut events, before)| async move {
         let item = events.next().await?;
         let frame = match item {
             Item::Event(event) => chunk(&mut events, &event),
-            Item::Position(cursor) if before.is_empty() => beat(cursor),
-            Item::Position(cursor) => join(&before, &at(cursor)),
+            Item::Position(cursor) => match &before {
+                Some(before) => join(before, &at(cursor)),
+                None => beat(cursor),
+            },
             Item::Resync { reason, cursor } => {
                 let data = json!({ "type": "resync_required", "reason": reason.as_str() }).to_string();
                 let sse = Sse::default().id(cursor.to_string()).event("resync_required").data(data);
-                join(&before, &frame(sse))
+                join(before.as_deref().unwrap_or_default(), &frame(sse))
             }
             Item::Closed(error) => closed(&error),
         };
-        Some((Ok::<_, Infallible>(frame), (events, Bytes::new())))
+        Some((Ok::<_, Infallible>(frame), (events, None)))
     });
     let mut response = Body::from_stream(frames).into_response();
     let headers = response.headers_mut();

@@ -68,12 +68,8 @@ impl Server {
             .collect();
         stop.await;
         tracing::info!("stopping");
-        // First the turn and the streams, which tell their clients; then the connections, which then have no more
-        // to say.
-        let ended = tokio::time::timeout(grace, domain.shutdown()).await;
-        if ended.is_err() {
-            tracing::warn!("the turn did not end in time; the next start closes it");
-        }
+        // First the turn and the streams, which tell their clients; then the connections, which have no more to say.
+        domain.shutdown(grace).await;
         closing.cancel();
         for task in serving {
             let _ = task.await;

@@ -41,15 +41,15 @@ impl Turn {
     pub(super) async fn act(&mut self, reason: FinishReason) -> Result<(), End> {
         let calls: Vec<ToolCall> =
             self.messages.last().map(|last| last.tool_calls().cloned().collect()).unwrap_or_default();
-        let mut message = self.message(Role::Tool);
-        message.parts = calls.iter().map(|call| Part::ToolResult(open_result(call))).collect();
         if reason != FinishReason::ToolUse {
-            close_results(&mut message, &vec![false; calls.len()], "not run: the answer that called it was cut off");
+            let Some(message) = self.messages.last().and_then(|last| self.unrun(last)) else { return Ok(()) };
             let event = MessageEvent { message: message.clone() };
             self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
             self.messages.push(message);
             return Ok(());
         }
+        let mut message = self.message(Role::Tool);
+        message.parts = calls.iter().map(|call| Part::ToolResult(open_result(call))).collect();
         let event = MessageEvent { message: message.clone() };
         self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
         let state = State { message, done: vec![false; calls.len()], images: vec![None; calls.len()] };
@@ -66,6 +66,14 @@ impl Turn {
             return Err(End::canceled(&self.running));
         }
         Ok(())
+    }
+
+    /// The results of an answer whose tool calls are not run, since it was cut off; none if it calls none.
+    pub(super) fn unrun(&self, answer: &Message) -> Option<Message> {
+        let mut message = self.message(Role::Tool);
+        message.parts = answer.tool_calls().map(|call| Part::ToolResult(open_result(call))).collect();
+        close_results(&mut message, &[], "not run: the answer that called it was cut off");
+        (!message.parts.is_empty()).then_some(message)
     }
 
     async fn run_all(&self, board: &Board, calls: &[ToolCall]) -> Result<(), End> {

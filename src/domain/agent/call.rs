@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::{
     error::Error,
-    event::{EventKind, ModelRetry},
+    event::{EventKind, MessageEvent, ModelRetry},
     id::MessageId,
     message::{Message, Role},
     part::FinishReason,
@@ -35,6 +35,8 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// The longest that all waits of one call take together.
 const MAX_WAITING: Duration = Duration::from_secs(180);
+/// Most tokens that an answer is asked to have: many providers take it from the room that is left for the prompt.
+const MAX_OUTPUT: u32 = 32_000;
 /// Most deltas that one transaction takes.
 const GROUP: usize = 64;
 
@@ -96,7 +98,7 @@ impl Turn {
             system: system.to_owned(),
             messages: history::for_model(&self.messages, info.supports_attachments),
             tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
-            max_output_tokens: info.max_output_tokens,
+            max_output_tokens: info.max_output_tokens.min(MAX_OUTPUT),
             images: info.supports_attachments,
             reasoning: info.supports_reasoning,
         }
@@ -135,12 +137,17 @@ impl Turn {
             Err(None) => (FinishReason::Canceled, "canceled"),
             Err(Some(error)) => (FinishReason::Error, code(error.kind).as_str()),
         };
-        let (message, batch) = if answer.is_shown() {
+        let (message, mut batch) = if answer.is_shown() {
             let (message, batch) = answer.finish(reason, Usage::from(spent), Batch::new());
             (Some(message), batch)
         } else {
             (None, Batch::new())
         };
+        if let Some(message) = message.as_ref().filter(|_| outcome.is_err())
+            && let Some(results) = self.unrun(message)
+        {
+            batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message: results }));
+        }
         let row = self.ledger_row(at, began, number, name, spent, message.as_ref().map(|message| message.id.clone()));
         if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
             return Attempt::Broken(error);

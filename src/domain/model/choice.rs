@@ -1,5 +1,7 @@
 //! Which model a turn uses: the message's, else the one that was set, else the operator's, else the first available.
 
+use std::sync::PoisonError;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -44,10 +46,11 @@ impl OpenCode {
         }
         let model = self.0.catalogue.resolve(&wish.model_id).await?;
         let _gate = self.0.gate.lock().await;
-        let previous = self.read(|snapshot| snapshot.model()).await?.value;
+        let previous = self.chosen();
         if previous.as_ref() != Some(&model.info.id) {
             let changed = ModelChanged { model: model.info.id.clone(), previous };
             self.0.store.append(Batch::new().event(None, EventKind::ModelChanged(changed))).await?;
+            *self.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.info.id.clone());
         }
         Ok(model.info)
     }
@@ -57,7 +60,7 @@ impl OpenCode {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             return self.0.catalogue.resolve(name).await;
         }
-        match self.chosen().await? {
+        match self.chosen().or_else(|| self.0.settings.model.clone()) {
             Some(name) => self.0.catalogue.resolve(&name).await,
             None => self.0.catalogue.default_model().await.ok_or_else(|| {
                 Error::new(
@@ -78,9 +81,8 @@ impl OpenCode {
         }
     }
 
-    /// The name that a client or else the operator chose.
-    async fn chosen(&self) -> Result<Option<String>> {
-        let set = self.read(|snapshot| snapshot.model()).await?.value;
-        Ok(set.or_else(|| self.0.settings.model.clone()))
+    /// The name that a client set.
+    fn chosen(&self) -> Option<String> {
+        self.0.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
