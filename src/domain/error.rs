@@ -94,13 +94,21 @@ pub struct Error {
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// Most bytes of a detail.
+const MAX_DETAIL: usize = 1000;
+/// Most bytes of a field's path.
+const MAX_FIELD: usize = 200;
+
 /// What the verbs of the domain answer.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error of that code; `detail` says in lower case what the caller can do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None, cause: None }
+        let mut detail = detail.into();
+        // What a caller sent may be quoted here, and that may be megabytes; gRPC carries this in a header.
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        Self { code, detail, fields: Vec::new(), retry_after: None, cause: None }
     }
 
     /// A fault of ours: the caller is told no more than that, the log gets the cause.
@@ -113,7 +121,9 @@ impl Error {
 
     /// A bad field of the request.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        let (field, message) = (field.into(), message.into());
+        let (mut field, mut message) = (field.into(), message.into());
+        field.truncate(field.floor_char_boundary(MAX_FIELD));
+        message.truncate(message.floor_char_boundary(MAX_DETAIL));
         let detail = format!("{field}: {message}");
         Self { fields: vec![FieldError { field, message }], ..Self::new(Code::InvalidArgument, detail) }
     }

@@ -181,6 +181,13 @@ impl OpenCode {
         })
     }
 
+    /// Waits until the turn has ended and its end is stored.
+    pub async fn turn_ended(&self, id: &TurnId) {
+        if let Some(running) = self.running().filter(|running| running.id() == id) {
+            running.done().await;
+        }
+    }
+
     /// Cancels the turn that runs, if one does, and waits for its end. For those who hold the gate.
     pub(super) async fn end_running_turn(&self) -> Result<()> {
         if let Some(running) = self.running() {

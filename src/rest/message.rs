@@ -117,8 +117,8 @@ pub(super) async fn send_message(
 }
 
 /// The turn when it has ended, or as it stands when the wait is over.
-async fn whole(domain: &OpenCode, mut started: Started, wait: Option<Duration>) -> Result<Response> {
-    let end = async { while started.events.next().await.is_some() {} };
+async fn whole(domain: &OpenCode, started: Started, wait: Option<Duration>) -> Result<Response> {
+    let end = domain.turn_ended(&started.turn_id);
     let ended = match wait {
         Some(wait) => tokio::time::timeout(wait, end).await.is_ok(),
         None => {

@@ -159,6 +159,7 @@ impl Store {
         &self,
         query: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
+        let _turn = self.0.readers.turn().await;
         let store = self.clone();
         super::workspace::blocking(move || store.0.readers.with(query)).await.map_err(Error::internal)
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Store, project, schema, tail::Logged};
 use crate::domain::{
@@ -24,16 +25,26 @@ use crate::domain::{
 
 /// Connections kept open for reading; more are opened under load and closed again.
 const KEPT: usize = 3;
+/// Reads at once.
+const AT_ONCE: usize = 8;
 
 /// The pool of reading connections, opened when first needed.
 pub(super) struct Readers {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// Bounds the threads and connections that reading takes, however many readers are behind.
+    at_once: Semaphore,
 }
 
 impl Readers {
     pub(super) fn new(file: PathBuf) -> Self {
-        Self { file, idle: Mutex::default() }
+        Self { file, idle: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Waits for a turn to read.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed, so that this cannot fail.
+        self.at_once.acquire().await.ok()
     }
 
     /// Runs a query in a read transaction. Blocks.

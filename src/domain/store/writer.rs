@@ -51,6 +51,19 @@ pub(super) struct Writer {
     full_sync: bool,
 }
 
+/// A log whose writer has panicked would leave every client waiting for ever: the process ends instead, and the next
+/// start finds the log as it was after the last commit.
+struct NeverHalf;
+
+impl Drop for NeverHalf {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the log's writer panicked; the process ends");
+            std::process::abort();
+        }
+    }
+}
+
 /// What is to be done once a transaction is committed.
 #[derive(Default)]
 struct Effects {
@@ -106,6 +119,7 @@ impl Writer {
 
     /// Serves until every handle of the store is gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let _guard = NeverHalf;
         while let Some(first) = queue.blocking_recv() {
             let mut group = vec![first];
             while group.len() < GROUP
