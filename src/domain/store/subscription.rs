@@ -126,7 +126,9 @@ impl Store {
         let epoch = self.read(move |snapshot| snapshot.epoch(cursor.epoch)).await?;
         let reason = match epoch {
             None => ResyncReason::OtherLog,
-            Some((first, last)) if cursor.seq + 1 < first || cursor.seq > last.max(first.saturating_sub(1)) => {
+            Some((first, last))
+                if cursor.seq.saturating_add(1) < first || cursor.seq > last.max(first.saturating_sub(1)) =>
+            {
                 ResyncReason::Lost
             }
             Some(_) if cursor.seq + 1 < self.floor() => ResyncReason::Expired,
