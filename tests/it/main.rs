@@ -1,0 +1,5 @@
+//! Through the wall: a real server on a free port, a real git workspace, a real log, a scripted model over HTTP.
+
+mod cursors;
+mod events;
+mod support;
