@@ -20,7 +20,7 @@ impl Messages {
     /// The rule for those who read state first: an event about a message counts only above that message's `seq`,
     /// any other only above the `as_of_seq` of the read.
     pub fn follow(&mut self, event: &Event, as_of_seq: u64) {
-        let about = event.json.get("message").map(|message| &message["id"]).or(event.json.get("message_id"));
+        let about = event.message().map(|message| &message["id"]).or(event.json.get("message_id"));
         let known = about.and_then(|id| self.get(id)).and_then(|message| message["seq"].as_u64());
         if event.seq() > known.unwrap_or(as_of_seq) {
             self.apply(event);

@@ -65,12 +65,12 @@ impl Judge {
     }
 
     fn fold(&mut self, event: &Event) {
-        let before = event.json.get("message").and_then(|message| self.messages.get(&message["id"])).cloned();
+        let before = event.message().and_then(|message| self.messages.get(&message["id"])).cloned();
         self.messages.apply(event);
         if !event.name.ends_with("_delta") {
             self.whole.apply(event);
         }
-        let Some(message) = event.json.get("message") else { return };
+        let Some(message) = event.message() else { return };
         assert_eq!(message["seq"], event.json["seq"], "a message's seq is its event's");
         assert_eq!(message.get("turn_id"), event.json.get("turn_id"));
         if let Some(before) = before {

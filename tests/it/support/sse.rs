@@ -38,6 +38,11 @@ impl Event {
         self.json["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {}", self.json))
     }
 
+    /// The message that it carries, if it does.
+    pub fn message(&self) -> Option<&Value> {
+        self.json.get("message").filter(|message| message.is_object())
+    }
+
     pub fn turn_id(&self) -> &Value {
         &self.json["turn_id"]
     }
