@@ -207,8 +207,8 @@ impl<T> Read<T> {
 
 fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
     let workspace = workspace::Workspace::open(&settings.workspace)?;
-    std::fs::create_dir_all(&settings.data_dir)?;
-    let data_dir = settings.data_dir.canonicalize()?;
+    // Looked at before it is made: a refused start leaves nothing in the workspace.
+    let data_dir = real_path(&settings.data_dir)?;
     if data_dir.starts_with(workspace.root()) {
         return Err(OpenError::Io(std::io::Error::other(format!(
             "{} lies inside the workspace; set OPENCODE_DATA_DIR to a folder outside of {}",
@@ -216,9 +216,22 @@ fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspac
             workspace.root().display()
         ))));
     }
+    std::fs::create_dir_all(&data_dir)?;
     remove_leftovers(&scratch(&data_dir));
     let store = store::Store::open(&data_dir, settings.retention)?;
     Ok((workspace, store))
+}
+
+/// The path without links and dots, of a folder that need not be there yet.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match path.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok(real_path(parent)?.join(name)),
+            _ => Err(error),
+        },
+        found => found,
+    }
 }
 
 /// Where tools keep temporary files.

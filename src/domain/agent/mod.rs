@@ -46,8 +46,6 @@ pub(super) struct Turn {
     tools: ToolContext,
     /// What the model is told, whole.
     messages: Vec<Message>,
-    /// The last answer.
-    last: Option<MessageId>,
 }
 
 /// How a turn ends.
@@ -62,13 +60,10 @@ pub(super) enum End {
 pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: SessionId, model: Model) {
     let began = Instant::now();
     let turn = Turn::new(domain.clone(), running.clone(), session_id, model);
-    let mut last = None;
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
-        let end = turn.play(began).await;
-        last = turn.last;
-        end
+        turn.play(began).await
     })
     .catch_unwind()
     .await
@@ -76,17 +71,19 @@ pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: Ses
         tracing::error!(turn = %running.id(), "the turn panicked");
         End::internal()
     });
-    finish(&domain, &running, end, last).await;
+    finish(&domain, &running, end).await;
 }
 
 /// Stores the ending, and only then lets the next message in.
-async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End, last: Option<MessageId>) {
+async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
     let id = running.id().clone();
     let stored = async {
         close(domain, &id).await?;
         let wanted = id.clone();
         let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
-        let usage = turn.map_or_else(|| Usage::from(Spent::default()), |turn| turn.usage);
+        // The last answer is the one that clients saw last, also where it was cut.
+        let (usage, last) =
+            turn.map_or_else(|| (Usage::from(Spent::default()), None), |turn| (turn.usage, turn.message_id));
         running.set_ending();
         domain.0.store.append(ending(&id, end, usage, last)).await
     };
@@ -140,7 +137,7 @@ impl Turn {
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
         };
-        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new(), last: None }
+        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new() }
     }
 
     /// The loop.
@@ -163,7 +160,6 @@ impl Turn {
             // An answer without a word is the model's way to say that it is done.
             let Some(answer) = answer else { return End::of(reason) };
             let calls = answer.tool_calls().next().is_some();
-            self.last = Some(answer.id.clone());
             self.messages.push(answer);
             if calls {
                 if let Err(end) = self.act(reason).await {
@@ -186,7 +182,6 @@ impl Turn {
         message.finished_at = Some(message.created_at);
         let finish = Finish { reason: FinishReason::BudgetExhausted, time: message.created_at };
         message.parts = vec![Part::Text(Text { text }), Part::Finish(finish)];
-        self.last = Some(message.id.clone());
         let completed = MessageCompleted {
             message_id: message.id.clone(),
             finish_reason: FinishReason::BudgetExhausted,

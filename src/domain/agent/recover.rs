@@ -26,7 +26,10 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
         store.append(close(&turn.id, open, calls, words).ending()).await?;
         let message = "the server was stopped while this turn ran; send the message again or another one".into();
         let end = End::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
-        store.append(ending(&turn.id, end, turn.usage, turn.message_id)).await?;
+        // Read again: the answer that was just closed may be its last.
+        let id = turn.id.clone();
+        let last = store.read(move |snapshot| snapshot.turn(id.as_str())).await?.and_then(|turn| turn.message_id);
+        store.append(ending(&turn.id, end, turn.usage, last)).await?;
         tracing::warn!(turn = %turn.id, "closed a turn that the last run left open");
     }
     Ok(())

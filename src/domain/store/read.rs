@@ -317,6 +317,17 @@ impl Snapshot<'_> {
         Ok(events)
     }
 
+    /// The epoch of the first event after `seq`; `None` if there is none.
+    pub(super) fn epoch_after(&self, seq: u64) -> rusqlite::Result<Option<u64>> {
+        self.tx
+            .query_row(
+                "SELECT p.name FROM events e JOIN epochs p ON p.id = e.epoch WHERE e.seq > ?1 ORDER BY e.seq LIMIT 1",
+                [seq as i64],
+                |row| row.get::<_, i64>(0).map(|name| name as u64),
+            )
+            .optional()
+    }
+
     /// First and last number of an epoch; `None` if this log has no such epoch.
     pub(super) fn epoch(&self, name: u64) -> rusqlite::Result<Option<(u64, u64)>> {
         self.tx

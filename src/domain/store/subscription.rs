@@ -117,8 +117,10 @@ impl Store {
         let cursor = match from {
             Start::Now => return Ok((self.head(), None)),
             Start::Beginning => {
+                // In the epoch of what comes next, so that the place itself is a good cursor.
                 let seq = self.floor().saturating_sub(1);
-                return Ok((Cursor { epoch: self.0.shared.epoch, seq }, None));
+                let epoch = self.read(move |snapshot| snapshot.epoch_after(seq)).await?;
+                return Ok((Cursor { epoch: epoch.unwrap_or(self.0.shared.epoch), seq }, None));
             }
             Start::Unknown => return Ok((self.head(), Some(ResyncReason::OtherLog))),
             Start::After(cursor) => cursor,
@@ -126,7 +128,9 @@ impl Store {
         let epoch = self.read(move |snapshot| snapshot.epoch(cursor.epoch)).await?;
         let reason = match epoch {
             None => ResyncReason::OtherLog,
-            Some((first, last)) if cursor.seq + 1 < first || cursor.seq > last.max(first.saturating_sub(1)) => {
+            Some((first, last))
+                if cursor.seq.saturating_add(1) < first || cursor.seq > last.max(first.saturating_sub(1)) =>
+            {
                 ResyncReason::Lost
             }
             Some(_) if cursor.seq + 1 < self.floor() => ResyncReason::Expired,

@@ -1,0 +1,57 @@
+//! What every test stands on: a real server in its own process, a client that believes nothing, a scripted model.
+
+pub mod client;
+pub mod fold;
+pub mod grammar;
+pub mod model;
+pub mod server;
+pub mod sse;
+pub mod wire;
+
+use std::time::Duration;
+
+pub use serde_json::{Value, json};
+
+pub use self::{
+    client::{Answer, Rest},
+    model::{Ask, Dialect, Ending, Gate, Model, Step, Tokens},
+    server::{Server, Setup},
+    sse::{Event, Sse, names},
+};
+
+/// How long a test waits for anything at all before it fails; long, since it only matters on bad days.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for what has to come.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("nothing within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Asks again until it is so, for what has no event. `check` says what is still missing.
+pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(value) = check().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(what, asking).await
+}
+
+/// Runs a scenario with both dialects of the scripted model.
+#[macro_export]
+macro_rules! in_both_dialects {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        mod anthropic {
+            $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Dialect::Anthropic).await; })*
+        }
+        mod openai {
+            $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Dialect::OpenAi).await; })*
+        }
+    };
+}
