@@ -217,8 +217,9 @@ fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspac
         ))));
     }
     std::fs::create_dir_all(&data_dir)?;
-    remove_leftovers(&scratch(&data_dir));
     let store = store::Store::open(&data_dir, settings.retention)?;
+    // Only now is it known that nobody else uses them.
+    remove_leftovers(&scratch(&data_dir));
     Ok((workspace, store))
 }
 
