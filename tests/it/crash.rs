@@ -6,7 +6,7 @@ use crate::{
     events::check_against_reads,
     in_both_dialects,
     support::{
-        Dialect, Event, Gate, Model, Server, Setup, Step, Value, grammar,
+        Dialect, Event, Gate, Model, Server, Setup, Step, Value,
         model::{bash, call, text},
         names, soon,
         wire::Said,
@@ -46,17 +46,22 @@ async fn joins_without_a_seam(server: &Server, seen: &[Event], rest: &[Event]) {
     check_against_reads(server).await;
 }
 
-/// How a turn ends that a crash has cut: the same in the log, in the turn, in the status.
-async fn ended_as_interrupted(server: &Server, rest: &[Event]) {
-    let [failed, status, completed] = &rest[rest.len() - 3..] else { panic!("too few events: {rest:?}") };
-    assert_eq!(names(&rest[rest.len() - 3..]), ["turn_failed", "agent_status_changed", "turn_completed"]);
-    assert_eq!((&failed.json["code"], &failed.json["retryable"]), (&json!("interrupted"), &json!(true)));
-    assert_eq!(status.json["status"], "idle");
-    assert_eq!(completed.json["finish_reason"], "error");
+/// How a turn ends that was cut by a crash or a stop.
+fn ended_as_interrupted(rest: &[Event]) {
+    let end = &rest[rest.len() - 3..];
+    assert_eq!(names(end), ["turn_failed", "agent_status_changed", "turn_completed"]);
+    assert_eq!((&end[0].json["code"], &end[0].json["retryable"]), (&json!("interrupted"), &json!(true)));
+    assert_eq!(end[1].json["status"], "idle");
+    assert_eq!(end[2].json["finish_reason"], "error");
+}
+
+/// The same in the turn and in the status.
+async fn read_as_interrupted(server: &Server, rest: &[Event]) {
+    let completed = rest.last().expect("an event");
     let turn = server.rest.read(&format!("/turns/{}", completed.turn_id().as_str().expect("an id"))).await;
     assert_eq!((&turn["status"], &turn["finish_reason"]), (&json!("completed"), &json!("error")));
     assert_eq!(turn["error"]["code"], "interrupted");
-    assert_eq!(turn["last_cursor"], completed.id);
+    assert_eq!((&turn["last_cursor"], &turn["message_id"]), (&json!(completed.id), &completed.json["message_id"]));
     let agent = server.rest.read("/agent/status").await;
     assert_eq!((&agent["status"], &agent["last_turn"]), (&json!("idle"), &turn));
 }
@@ -66,7 +71,8 @@ async fn killed_while_the_model_streams(dialect: Dialect) {
     let mut server = Setup::with(&model).start();
     let (seen, rest) = crash_at(&mut server, "Begin.", |event| event.json["text"] == "all ").await;
     joins_without_a_seam(&server, &seen, &rest).await;
-    ended_as_interrupted(&server, &rest).await;
+    ended_as_interrupted(&rest);
+    read_as_interrupted(&server, &rest).await;
     let messages = server.rest.messages().await;
     assert_eq!(messages[1]["parts"][0], json!({"type": "text", "text": "It is all "}), "what was shown is there");
     assert_eq!(messages[1]["parts"][1]["reason"], "error");
@@ -86,7 +92,8 @@ async fn killed_while_a_tool_runs(dialect: Dialect) {
     let mut server = Setup::with(&model).start();
     let (seen, rest) = crash_at(&mut server, "Run.", |event| event.name == "tool_output_delta").await;
     joins_without_a_seam(&server, &seen, &rest).await;
-    ended_as_interrupted(&server, &rest).await;
+    ended_as_interrupted(&rest);
+    read_as_interrupted(&server, &rest).await;
     let messages = server.rest.messages().await;
     let results = messages[2]["parts"].as_array().expect("parts");
     assert_eq!(results.len(), 3);
@@ -222,16 +229,20 @@ async fn sigterm_ends_streams_and_turn_and_then_the_process() {
         assert!(last["retry_after_ms"].is_u64());
         assert_eq!(last.get("seq"), None, "frames are no events");
     };
-    for stream in [&mut follower, &mut messages, &mut turn] {
-        closed(&stream.rest().await);
+    // Who follows the turn sees its end, and who follows the log why the stream ends.
+    let ending = turn.rest().await;
+    let followed = follower.rest().await;
+    assert_eq!(&followed[followed.len() - 1 - ending.len()..followed.len() - 1], ending);
+    ended_as_interrupted(&ending);
+    for events in [&followed, &messages.rest().await] {
+        closed(events);
     }
     assert_eq!(soon("the end of the server", server.ended()).await.code(), Some(0));
     model.left(1).await;
 
-    // The turn was ended in time, not left to the next start.
+    // It was ended in time, not left to the next start.
     server.crash_and_restart();
-    let last = follower.last_id.clone().expect("an id");
-    let rest = server.rest.resume("/events", &last).await.until("turn_completed").await;
-    ended_as_interrupted(&server, &rest).await;
-    grammar::check(&server.rest.log().await);
+    assert!(!server.log().contains("closed a turn"), "{}", server.log());
+    read_as_interrupted(&server, &ending).await;
+    check_against_reads(&server).await;
 }

@@ -1,5 +1,12 @@
 //! Through the wall: a real server on a free port, a real git workspace, a real log, a scripted model over HTTP.
 
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test says what it expects and fails where it is not so"
+)]
+
 mod crash;
 mod cursors;
 mod events;
