@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     OpenCode,
+    cursor::{Cursor, ResyncReason},
     error::{Error, Result},
-    event::{Cursor, EventType, ResyncReason},
+    event::EventType,
     id::TurnId,
     store::{Filter, Item, Logged, Start, Subscription},
     turn::wait_time,

@@ -5,8 +5,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Read,
+    cursor::Cursor,
     error::{Error, Result},
-    event::Cursor,
     store::{Page, PageRequest},
 };
 

@@ -1,6 +1,7 @@
 //! The one room behind both doors: [`OpenCode`] and its nouns. Nothing here knows a transport.
 
 mod agent;
+mod cursor;
 mod error;
 mod event;
 mod follow;
@@ -32,11 +33,12 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
-    AgentStatusChanged, Cursor, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent,
-    MessagesCleared, ModelChanged, ModelRetry, ResyncReason, SessionEvent, TextDelta, ToolCallCompleted,
-    ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
+    AgentStatusChanged, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent, MessagesCleared,
+    ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted,
+    TurnStarted,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};

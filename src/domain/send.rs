@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 use super::{
     OpenCode,
     agent::{self, Running},
+    cursor::Cursor,
     error::{Code, Error, Result},
-    event::{AgentStatusChanged, Cursor, EventKind, MessageEvent, SessionEvent, TurnStarted},
+    event::{AgentStatusChanged, EventKind, MessageEvent, SessionEvent, TurnStarted},
     id::{MessageId, TurnId},
     message::{Message, Role},
     model::Model,

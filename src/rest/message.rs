@@ -73,8 +73,10 @@ pub(super) struct ListMessagesParams {
     /// `pagination.next_cursor` of the page before.
     cursor: Option<String>,
     /// `asc`, oldest first, or `desc`.
+    #[param(inline)]
     order: Option<Order>,
     /// Only messages of this role.
+    #[param(inline)]
     role: Option<Role>,
 }
 

@@ -9,8 +9,17 @@ use utoipa::{
 use crate::domain::Event;
 
 /// Types of answers only: clients must live through values and variants that are added later.
-const OPEN_ENUMS: [&str; 8] =
-    ["Role", "FinishReason", "TurnStatus", "TurnErrorCode", "AgentStatus", "HealthStatus", "Check", "ResyncReason"];
+const OPEN_ENUMS: [&str; 9] = [
+    "AgentStatus",
+    "Check",
+    "FinishReason",
+    "HealthStatus",
+    "ProcessEnding",
+    "ResyncReason",
+    "Role",
+    "TurnErrorCode",
+    "TurnStatus",
+];
 const OPEN_UNIONS: [&str; 2] = ["Part", "EventKind"];
 
 const DESCRIPTION: &str = "\

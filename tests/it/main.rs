@@ -11,4 +11,7 @@ mod crash;
 mod cursors;
 mod events;
 mod frames;
+mod openapi;
+mod parity;
 mod support;
+mod tidy;

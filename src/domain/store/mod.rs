@@ -3,6 +3,7 @@
 
 mod ledger;
 mod lock;
+mod message_rows;
 mod project;
 mod read;
 mod schema;

@@ -6,7 +6,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::read::AgentRow;
 use crate::domain::{
-    event::{Cursor, EventKind, MessageEvent, SessionEvent, TurnStarted},
+    cursor::Cursor,
+    event::{EventKind, MessageEvent, SessionEvent, TurnStarted},
     id::{MessageId, TurnId},
     message::{Message, Role},
     status::Activity,
@@ -166,13 +167,16 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
     let ord: i64 = tx
         .prepare_cached("SELECT ord FROM messages WHERE id = ?1")?
         .query_row([message.id.as_str()], |row| row.get(0))?;
+    if changed > 0 {
+        tx.prepare_cached("DELETE FROM parts WHERE message = ?1")?.execute([ord])?;
+    }
     for (index, (whole, shown)) in message.parts.iter().zip(&view.parts).enumerate() {
         if whole != shown {
-            tx.prepare_cached(
-                "INSERT INTO parts (message, idx, whole) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (message, idx) DO UPDATE SET whole = excluded.whole",
-            )?
-            .execute(params![ord, index as i64, json(whole)?])?;
+            tx.prepare_cached("INSERT INTO parts (message, idx, whole) VALUES (?1, ?2, ?3)")?.execute(params![
+                ord,
+                index as i64,
+                json(whole)?
+            ])?;
         }
     }
     Ok(MessageEvent { message: view })

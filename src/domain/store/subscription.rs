@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Head, Health, Store, read::has_ended, tail::Logged};
 use crate::domain::{
+    cursor::{Cursor, ResyncReason},
     error::{Code, Error, Result},
-    event::{Cursor, EventType, ResyncReason},
+    event::EventType,
     id::TurnId,
 };
 

@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::domain::event::{Cursor, Event, EventType};
+use crate::domain::{
+    cursor::Cursor,
+    event::{Event, EventType},
+};
 
 /// Most bytes of JSON that the tail holds.
 const TAIL_BYTES: usize = 2 * 1024 * 1024;

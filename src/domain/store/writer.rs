@@ -15,7 +15,8 @@ use super::{
     tail::{Logged, Tail},
 };
 use crate::domain::{
-    event::{Cursor, Event, EventKind},
+    cursor::Cursor,
+    event::{Event, EventKind},
     id::{MessageId, TurnId},
 };
 
