@@ -121,6 +121,11 @@ impl Sse {
 
     /// The next event, passing over blocks without data; `None` at the end.
     pub async fn event(&mut self) -> Option<Event> {
+        // Heartbeats keep a stream alive, not a test.
+        soon("an event", self.read_event()).await
+    }
+
+    async fn read_event(&mut self) -> Option<Event> {
         loop {
             let frame = self.frame().await?;
             let Some(data) = frame.data else { continue };
