@@ -13,5 +13,6 @@ mod events;
 mod frames;
 mod openapi;
 mod parity;
+mod session;
 mod support;
 mod tidy;
