@@ -24,6 +24,9 @@ const OPTIONAL: [&str; 15] = [
 /// Texts that hold JSON.
 const JSON: [&str; 3] = ["input", "metadata", "details"];
 
+/// Endings of the names of times.
+const TIMES: [&str; 5] = ["_at", "at", "time", "timestamp", "last_activity"];
+
 /// Prefixes of enum values.
 const ENUMS: [&str; 8] = [
     "MESSAGE_ROLE_",
@@ -57,6 +60,11 @@ fn object(fields: Map<String, Value>) -> Value {
             Value::String(text) if text.is_empty() && OPTIONAL.contains(&name.as_str()) => continue,
             Value::String(text) if JSON.contains(&name.as_str()) => {
                 serde_json::from_str(&text).expect("JSON in a text")
+            }
+            // The same moment, with as many digits as the first door writes.
+            Value::String(text) if TIMES.iter().any(|end| name.ends_with(end)) => {
+                let at: jiff::Timestamp = text.parse().expect("a time");
+                at.to_string().into()
             }
             Value::Bool(false) if name == "truncated" => continue,
             Value::Null => continue,
@@ -92,6 +100,9 @@ fn part(mut fields: Map<String, Value>) -> Value {
     if fields.contains_key("seq") && (fields.contains_key("at") || fields.contains_key("cursor")) {
         let member = fields.iter().find(|(name, value)| value.is_object() && name.as_str() != "turn");
         if let Some((kind, Value::Object(inner))) = member.map(|(name, value)| (name.clone(), value.clone())) {
+            if kind == "other" {
+                return Value::Object(inner);
+            }
             fields.remove(&kind);
             fields.extend(inner);
             fields.insert("type".into(), kind.into());

@@ -7,6 +7,7 @@ use super::{
     Answer, Event, Rest, Server, Sse,
     alike::alike,
     rpc::{self, Call, Rpc},
+    soon,
 };
 
 /// A way in.
@@ -272,35 +273,35 @@ impl Following {
     }
 
     pub async fn rest(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            events.push(event);
-        }
-        events
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                events.push(event);
+            }
+            events
+        };
+        soon("the end of the stream", reading).await
     }
 
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            let found = event.name == name;
-            events.push(event);
-            if found {
-                return events;
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                let found = event.name == name;
+                events.push(event);
+                if found {
+                    return events;
+                }
             }
-        }
-        panic!("the stream ended before {name}: {events:?}");
+            panic!("the stream ended before {name}: {events:?}");
+        };
+        soon(name, reading).await
     }
 }
 
 /// An event as REST has it, of a message of any of the three streams.
 fn event(mut message: Value) -> Option<Event> {
-    if message["type"] == "other" {
-        return event(message["event"].take());
-    }
     let name = message["type"].as_str()?.to_owned();
-    if name == "other" {
-        return None;
-    }
     let fields = message.as_object_mut().expect("an object");
     let id = fields.remove("cursor").and_then(|cursor| cursor.as_str().map(str::to_owned)).unwrap_or_default();
     if fields["seq"] == 0 {

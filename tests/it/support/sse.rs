@@ -143,24 +143,30 @@ impl Sse {
 
     /// Everything up to the next event of that name, which is the last of the answer.
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            let found = event.name == name;
-            events.push(event);
-            if found {
-                return events;
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                let found = event.name == name;
+                events.push(event);
+                if found {
+                    return events;
+                }
             }
-        }
-        panic!("the stream ended before {name}: {:?}", names(&events));
+            panic!("the stream ended before {name}: {:?}", names(&events));
+        };
+        soon(name, reading).await
     }
 
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            events.push(event);
-        }
-        events
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                events.push(event);
+            }
+            events
+        };
+        soon("the end of the stream", reading).await
     }
 
     /// As [`Self::rest`], when all that is expected has a known last number.
