@@ -7,11 +7,14 @@
     reason = "a test says what it expects and fails where it is not so"
 )]
 
+mod agent;
 mod crash;
 mod cursors;
 mod events;
 mod frames;
+mod messages;
 mod openapi;
 mod parity;
+mod session;
 mod support;
 mod tidy;

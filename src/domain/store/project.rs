@@ -34,6 +34,8 @@ pub(super) fn apply(
         EventKind::SessionUpdated(event) => EventKind::SessionUpdated(put_session(tx, event)?),
         EventKind::SessionReset(event) => {
             delete_messages(tx)?;
+            // A title may be made of a message's words, and nobody can read the old session any more.
+            tx.execute("UPDATE sessions SET title = ''", [])?;
             return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
         }
         EventKind::MessagesCleared(event) => {

@@ -149,11 +149,12 @@ impl Writer {
         let ending = batches.iter().any(|batch| batch.ending);
         match self.commit(&batches) {
             Ok((ends, cleared)) => {
-                for (done, end) in waiting.into_iter().zip(ends) {
-                    let _ = done.send(Ok(end));
-                }
+                // Before the answer: who is told that it is gone may look.
                 if cleared {
                     self.erase();
+                }
+                for (done, end) in waiting.into_iter().zip(ends) {
+                    let _ = done.send(Ok(end));
                 }
             }
             Err(error) if is_full(&error) => {

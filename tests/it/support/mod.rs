@@ -1,9 +1,12 @@
 //! What every test stands on: a real server in its own process, a client that believes nothing, a scripted model.
 
+pub mod alike;
 pub mod client;
+pub mod doors;
 pub mod fold;
 pub mod grammar;
 pub mod model;
+pub mod rpc;
 pub mod server;
 pub mod sse;
 pub mod wire;
@@ -14,6 +17,7 @@ pub use serde_json::{Value, json};
 
 pub use self::{
     client::{Answer, Rest},
+    doors::{Client, Door},
     model::{Ask, Dialect, Ending, Gate, Model, Step, Tokens},
     server::{Server, Setup},
     sse::{Event, Sse, names},
@@ -52,6 +56,22 @@ macro_rules! in_both_dialects {
         }
         mod openai {
             $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Dialect::OpenAi).await; })*
+        }
+    };
+}
+
+/// Runs a scenario through every door.
+#[macro_export]
+macro_rules! through_every_door {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        mod rest {
+            $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Door::Rest).await; })*
+        }
+        mod grpc {
+            $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Door::Grpc).await; })*
+        }
+        mod grpc_web {
+            $($(#[$doc])* #[tokio::test] async fn $name() { super::$name($crate::support::Door::GrpcWeb).await; })*
         }
     };
 }

@@ -63,7 +63,6 @@ pub fn outline(events: &[Event]) -> Vec<&str> {
 
 /// A stream that is being read.
 pub struct Sse {
-    pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     buffer: Vec<u8>,
@@ -76,17 +75,22 @@ pub struct Sse {
 impl Sse {
     /// Sends the request, which has to be answered with a stream.
     pub async fn open(request: RequestBuilder) -> Self {
+        Self::try_open(request).await.unwrap_or_else(|answer| panic!("no stream but {}", answer.text()))
+    }
+
+    /// Sends the request, which is answered with a stream or not at all.
+    pub async fn try_open(request: RequestBuilder) -> Result<Self, Answer> {
         let response = soon("a stream", request.send()).await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if headers.get("content-type").is_none_or(|kind| kind != "text/event-stream") {
             let body = response.bytes().await.unwrap_or_default().to_vec();
-            panic!("no stream but {:?}", Answer { status, headers, body }.text());
+            return Err(Answer { status, headers, body });
         }
         assert_eq!(status, 200);
         assert_eq!(headers["cache-control"], "no-cache, no-transform");
         assert_eq!(headers["x-accel-buffering"], "no");
         let chunks = Box::pin(response.bytes_stream());
-        Self { status, headers, chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None }
+        Ok(Self { headers, chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None })
     }
 
     /// The next block; `None` at the end. A stream that breaks off in the middle of a block fails the test.
@@ -144,24 +148,30 @@ impl Sse {
 
     /// Everything up to the next event of that name, which is the last of the answer.
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            let found = event.name == name;
-            events.push(event);
-            if found {
-                return events;
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                let found = event.name == name;
+                events.push(event);
+                if found {
+                    return events;
+                }
             }
-        }
-        panic!("the stream ended before {name}: {:?}", names(&events));
+            panic!("the stream ended before {name}: {:?}", names(&events));
+        };
+        soon(name, reading).await
     }
 
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(event) = self.event().await {
-            events.push(event);
-        }
-        events
+        let reading = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.event().await {
+                events.push(event);
+            }
+            events
+        };
+        soon("the end of the stream", reading).await
     }
 
     /// As [`Self::rest`], when all that is expected has a known last number.
