@@ -22,7 +22,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
     for count in READERS {
         let peer = Peer::start()?;
         let bare = follow(&peer.process, peer.http, count, 0)?;
-        let beside = format!("bare axum with a broadcast channel: {}", bare.times());
+        let beside = "bare axum with a broadcast channel";
         for stalled in [0, STALLED] {
             // Readers that take nothing are cut after a minute; these have to stay for the measurement.
             let (server, address) = home.server(&[("OPENCODE_STALL_SECONDS", "600")])?;
@@ -34,7 +34,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
                 format!("{what}, {ROUNDS} times (min / median / max, ms)"),
                 target,
                 format!("{}; {} ms of CPU each time", found.times(), short(found.cpu_ms)),
-                format!("{beside}; {} ms of CPU", short(bare.cpu_ms)),
+                format!("{beside}: {}; {} ms of CPU", bare.times(), short(bare.cpu_ms)),
             ));
             if stalled == 0 {
                 table.add(Row::new(

@@ -1,7 +1,8 @@
 //! Measures the built binary as its users meet it: over sockets, in a process of its own. Prints one Markdown table.
 //!
 //! `cargo bench` measures all; `cargo bench -- NAME` one group of rows (`cargo bench -- help` names them). Nothing
-//! here is asserted: a figure on a busy machine says nothing about the code.
+//! here is asserted: a figure on a busy machine says nothing about the code. `BENCH_BINARY` names another build of the
+//! server to measure.
 
 mod fanout;
 mod model;

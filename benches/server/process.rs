@@ -1,7 +1,7 @@
 //! The processes that are measured: the server's binary, and this binary in its other roles.
 
 use std::{
-    ffi::OsStr,
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -92,6 +92,11 @@ impl Drop for Process {
     }
 }
 
+/// The server's binary: the one that cargo built, or another one to compare with.
+fn binary() -> OsString {
+    std::env::var_os("BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_opencode-api").into())
+}
+
 /// A folder with a workspace and the data of one server.
 pub(crate) struct Home(TempDir);
 
@@ -108,11 +113,10 @@ impl Home {
     /// Starts the server here, on a free port, with nothing from this environment.
     pub(crate) fn server(&self, variables: &[(&str, &str)]) -> Result<(Process, SocketAddr)> {
         let folder = self.0.path();
-        let variable = |name: &str| std::env::var_os(name).unwrap_or_else(|| OsStr::new("").to_owned());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_opencode-api"));
+        let mut command = Command::new(binary());
         command
             .env_clear()
-            .env("PATH", variable("PATH"))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HTTP_PORT", "0")
             .env("GRPC_PORT", "0")
             .env("OPENCODE_WORKSPACE", folder.join("workspace"))
@@ -155,7 +159,7 @@ pub(crate) fn machine() -> String {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let kernel = text(Path::new("/proc/sys/kernel/osrelease"));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let binary = fs::metadata(env!("CARGO_BIN_EXE_opencode-api")).map_or(0, |found| found.len());
+    let binary = fs::metadata(binary()).map_or(0, |found| found.len());
     format!(
         "{cores} cores of {}, Linux {}, load average {} at the end, binary {:.1} MB{}",
         model.unwrap_or("unknown"),
