@@ -1,6 +1,9 @@
 //! What the agent is doing.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -117,22 +120,26 @@ impl OpenCode {
     pub async fn get_agent_status(&self) -> Result<Read<AgentState>> {
         let current = self.current_model().await?.map(|model| model.info.id);
         let full = self.0.store.health() == store::Health::Full;
+        // A turn whose ending could not be stored runs no more, whatever its rows say.
+        let abandoned = self.0.unfinished.load(Ordering::Acquire) && self.running().is_none();
         self.read(move |snapshot| {
             let Some(agent) = snapshot.agent()? else {
                 return Ok(AgentState { model: current, ..AgentState::idle() });
             };
             let last_turn = agent.last_turn_id.as_ref().map(|id| snapshot.turn(id.as_str())).transpose()?.flatten();
-            let running = agent.turn_id.is_some();
+            let running = agent.turn_id.is_some() && !abandoned;
             let state = AgentState {
-                status: agent.status,
-                current_operation: if agent.tools.is_empty() {
+                status: if abandoned { Activity::Idle } else { agent.status },
+                current_operation: if !running {
+                    None
+                } else if agent.tools.is_empty() {
                     agent.operation
                 } else {
                     Some(format!("running {}", agent.tools.join(", ")))
                 },
                 started_at: agent.since,
                 model: if running { agent.model } else { current },
-                turn_id: agent.turn_id,
+                turn_id: agent.turn_id.filter(|_| running),
                 error: None,
                 last_turn,
             };

@@ -69,7 +69,9 @@ async fn read_as_interrupted(server: &Server, rest: &[Event]) {
 async fn killed_while_the_model_streams(dialect: Dialect) {
     let model = Model::start(dialect, [vec![text("It is all "), Step::Wait(Gate::new()), text("lost.")]]).await;
     let mut server = Setup::with(&model).start();
-    let (seen, rest) = crash_at(&mut server, "Begin.", |event| event.json["text"].as_str().is_some_and(|text| text.ends_with("all "))).await;
+    let (seen, rest) =
+        crash_at(&mut server, "Begin.", |event| event.json["text"].as_str().is_some_and(|text| text.ends_with("all ")))
+            .await;
     joins_without_a_seam(&server, &seen, &rest).await;
     ended_as_interrupted(&rest);
     read_as_interrupted(&server, &rest).await;

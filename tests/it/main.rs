@@ -12,6 +12,7 @@ mod crash;
 mod cursors;
 mod events;
 mod frames;
+mod full_disk;
 mod messages;
 mod openapi;
 mod parity;

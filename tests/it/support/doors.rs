@@ -45,7 +45,7 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 9] = [
+pub const CODES: [(&str, u16, tonic::Code); 10] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
@@ -55,6 +55,7 @@ pub const CODES: [(&str, u16, tonic::Code); 9] = [
     ("too_large", 413, tonic::Code::OutOfRange),
     ("unimplemented", 501, tonic::Code::Unimplemented),
     ("unavailable", 503, tonic::Code::Unavailable),
+    ("insufficient_storage", 507, tonic::Code::ResourceExhausted),
 ];
 
 impl Server {

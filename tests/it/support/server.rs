@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::{Model, PATIENCE, Rest, soon};
@@ -63,7 +63,10 @@ impl Setup {
 
     /// The command, with this environment and nothing else but PATH and HOME.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_opencode-api"));
+        let binary = env!("CARGO_BIN_EXE_opencode-api");
+        // A write beyond a limit is to be an error, as on a full disk, and not a signal that kills.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", binary]);
         command.env_clear().current_dir(self.root.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder("home"));
         command.envs(&self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -157,6 +160,13 @@ impl Server {
                 panic!("the server did not end");
             }
         }
+    }
+
+    /// No file of this server can grow beyond so many bytes from now on; as on a full disk, what is there is read.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(pid), Resource::Fsize, limit).expect("a limit of a process of ours");
     }
 
     /// SIGTERM, and a new start on the same folders when it has ended.
