@@ -8,6 +8,10 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 use serde_json::{Value, json};
+use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
+use tonic_prost::ProstCodec;
+
+use crate::support::{Setup, soon};
 
 /// RPCs of later issues. They answer UNIMPLEMENTED and have no route; one that works may not be in this list.
 pub const NOT_SERVED: [&str; 10] = [
@@ -66,6 +70,28 @@ fn rpcs_and_operations_pair_by_name() {
     let one_door: Vec<_> = served.symmetric_difference(&operations).collect();
     let what = "these have one door only; both have the verb's name, `get_session` as operationId and `GetSession`";
     assert!(one_door.is_empty(), "{what} as RPC: {one_door:?}");
+}
+
+/// The list is true: what is in it answers UNIMPLEMENTED, and what is not does not.
+#[tokio::test]
+async fn what_is_not_served_says_so() {
+    let server = Setup::new().start();
+    let base: Endpoint = server.rest.base.parse().expect("an address");
+    let channel = base.connect().await.expect("the gRPC door is open");
+    for name in rpcs().keys() {
+        let mut client = Grpc::new(channel.clone());
+        client.ready().await.expect("the gRPC door is open");
+        let path = PathAndQuery::try_from(format!("/opencode.v1.OpenCodeService/{name}")).expect("a path");
+        // An empty message is one of any kind, and as a stream any answer is over when its head has come.
+        let codec = ProstCodec::<(), ()>::default();
+        let answer = soon(name, client.server_streaming(Request::new(()), path, codec)).await;
+        let says_so = answer.is_err_and(|status| status.code() == Code::Unimplemented);
+        let is_listed = NOT_SERVED.contains(&name.as_str());
+        assert_eq!(
+            says_so, is_listed,
+            "{name}: NOT_SERVED of tests/it/parity.rs has what answers UNIMPLEMENTED, no more"
+        );
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn the_domain_knows_no_transport() {
     let bad = offences("src/domain", |text| {
         crates.iter().any(|name| names_crate(text, name)) || http.iter().any(|path| text.contains(path))
     });
-    none(bad, "src/domain names a transport: say it without one, and let src/rest and src/grpc translate");
+    none(&bad, "src/domain names a transport: say it without one, and let src/rest and src/grpc translate");
 }
 
 #[test]
@@ -34,9 +34,9 @@ fn the_doors_do_not_know_each_other() {
     let rest = offences("src/rest", |text| {
         text.contains("grpc::") || ["tonic", "prost"].iter().any(|name| names_crate(text, name))
     });
-    none(rest, "src/rest names the other door: what both need belongs in src/domain");
+    none(&rest, "src/rest names the other door: what both need belongs in src/domain");
     let grpc = offences("src/grpc", |text| text.contains("rest::") || names_crate(text, "utoipa"));
-    none(grpc, "src/grpc names the other door: what both need belongs in src/domain");
+    none(&grpc, "src/grpc names the other door: what both need belongs in src/domain");
 }
 
 #[test]
@@ -47,30 +47,30 @@ fn only_the_store_speaks_sql() {
         let rest = text.replace("rusqlite::Result<", "");
         words.iter().any(|word| rest.contains(word)) || names_crate(&rest, "rusqlite")
     });
-    let bad = bad.into_iter().filter(|offence| !offence.starts_with("src/domain/store/")).collect();
-    none(bad, "SQL outside of src/domain/store: give the store a function with a name, and call that");
+    let bad = bad.into_iter().filter(|offence| !offence.starts_with("src/domain/store/")).collect::<Vec<_>>();
+    none(&bad, "SQL outside of src/domain/store: give the store a function with a name, and call that");
 }
 
 #[test]
 fn only_the_config_reads_the_environment() {
     let reads = ["env::var(", "env::var_os(", "env::vars", "env::args", "home_dir(", "env::current_dir(", "temp_dir("];
     let bad = offences("src", |text| reads.iter().any(|read| text.contains(read)));
-    let bad = bad.into_iter().filter(|offence| !offence.starts_with("src/config.rs:")).collect();
-    none(bad, "the environment is read in src/config.rs alone: make a setting there and pass its value down");
+    let bad = bad.into_iter().filter(|offence| !offence.starts_with("src/config.rs:")).collect::<Vec<_>>();
+    none(&bad, "the environment is read in src/config.rs alone: make a setting there and pass its value down");
 }
 
 #[test]
 fn no_file_is_over_400_lines() {
     let files = files("src").into_iter().chain(files("tests"));
     let long = files.filter(|file| file.lines.len() > 400);
-    let bad = long.map(|file| format!("{}: {} lines", file.path, file.lines.len())).collect();
-    none(bad, "a file of 400 lines is two files: look for the part that the rest only calls");
+    let bad = long.map(|file| format!("{}: {} lines", file.path, file.lines.len())).collect::<Vec<_>>();
+    none(&bad, "a file of 400 lines is two files: look for the part that the rest only calls");
 }
 
 #[test]
 fn nothing_is_assumed() {
     let bad = offences("src", |text| text.contains(".unwrap()") || text.contains(".expect("));
-    none(bad, "unwrap and expect end the request of whoever is there: answer an error (`Error::internal` has a cause)");
+    none(&bad, "unwrap and expect end the request of whoever is there: answer an error (`Error::internal` has a cause)");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn nothing_is_left_for_later() {
         let bad = lines.iter().filter(left).map(|(at, line)| format!("{}:{}: {}", file.path, at + 1, line.trim()));
         bad.collect::<Vec<_>>()
     });
-    none(bad.collect(), "finish it, or leave it out and file an issue");
+    none(&bad.collect::<Vec<_>>(), "finish it, or leave it out and file an issue");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn no_module_is_a_drawer() {
         name.is_some_and(|name| drawers.contains(&name))
     });
     none(
-        files.chain(inline).collect(),
+        &files.chain(inline).collect::<Vec<_>>(),
         "name a module by what it is about: a drawer takes anything, and nobody looks there",
     );
 }
@@ -183,6 +183,6 @@ fn stem(name: &str) -> &str {
     name.strip_suffix(".rs").unwrap_or(name)
 }
 
-fn none(bad: Vec<String>, what_to_do: &str) {
+fn none(bad: &[String], what_to_do: &str) {
     assert!(bad.is_empty(), "{what_to_do}:\n  {}", bad.join("\n  "));
 }
