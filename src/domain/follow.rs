@@ -1,6 +1,6 @@
 //! Following the log: as a stream, or as pages.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -93,16 +93,13 @@ impl OpenCode {
         let mut page = EventPage { events: Vec::new(), next: events.position(), has_more: false, resync: None };
         let mut bytes = 0;
         while page.events.len() < limit && bytes < PAGE_BYTES {
-            let patience = if events.is_behind() {
-                // What is stored is taken however long reading it takes.
-                Duration::from_secs(60)
-            } else if page.events.is_empty() && page.resync.is_none() {
-                deadline.saturating_duration_since(Instant::now())
-            } else {
-                Duration::ZERO
+            // What is stored is taken however long reading it takes; only the first event is waited for.
+            let item = match events.next_stored().await {
+                None if page.events.is_empty() => tokio::time::timeout_at(deadline, events.next()).await.ok().flatten(),
+                item => item,
             };
-            match tokio::time::timeout(patience, events.next()).await {
-                Ok(Some(Item::Event(event))) => {
+            match item {
+                Some(Item::Event(event)) => {
                     bytes += event.json.len();
                     if bytes > PAGE_BYTES && !page.events.is_empty() {
                         break;
@@ -110,21 +107,22 @@ impl OpenCode {
                     page.next = event.cursor;
                     page.events.push(event);
                 }
-                Ok(Some(Item::Position(cursor))) => page.next = cursor,
-                Ok(Some(Item::Resync { reason, cursor })) => {
+                Some(Item::Position(cursor)) => page.next = cursor,
+                Some(Item::Resync { reason, cursor }) => {
                     (page.resync, page.next) = (Some(reason), cursor);
                     page.events.clear();
                     break;
                 }
-                Ok(Some(Item::Closed(error))) if page.events.is_empty() => return Err(error),
-                Ok(Some(Item::Closed(_)) | None) | Err(_) => break,
+                Some(Item::Closed(error)) if page.events.is_empty() => return Err(error),
+                Some(Item::Closed(_)) | None => break,
             }
         }
         if page.events.len() < limit && bytes < PAGE_BYTES && page.resync.is_none() {
             // Everything was considered: what was filtered out need not be looked at again.
             page.next = events.position();
         }
-        page.has_more = page.next.seq < self.0.store.head().seq && page.resync.is_none();
+        // Behind the end of the turn that was asked for nothing more comes.
+        page.has_more = page.next.seq < self.0.store.head().seq && page.resync.is_none() && !events.has_ended();
         Ok(page)
     }
 }

@@ -147,13 +147,44 @@ impl Subscription {
         self.position
     }
 
-    /// Whether something is stored that was not considered yet.
-    pub fn is_behind(&self) -> bool {
-        matches!(self.state, State::Begin(_)) || !self.ready.is_empty() || self.head.borrow().seq > self.position.seq
+    /// Whether nothing more will ever come.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// What comes next; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Item> {
+        loop {
+            let item = self.next_stored().await;
+            if item.is_some() || self.has_ended() {
+                return item;
+            }
+            if self.head.borrow().health == Health::Full {
+                return self.close(
+                    Error::new(
+                        Code::InsufficientStorage,
+                        "the disk of the data directory is full; what was shown is stored, nothing more can be",
+                    )
+                    .retry_after(Duration::from_secs(5)),
+                );
+            }
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => {
+                    return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
+                }
+                changed = self.head.changed() => {
+                    if changed.is_err() {
+                        return self.close(Error::internal("the log's writer has ended"));
+                    }
+                }
+                () = tokio::time::sleep_until(self.heartbeat) => {}
+            }
+        }
+    }
+
+    /// What comes next of what is stored already; `None` when all of it was considered, and at the end.
+    pub async fn next_stored(&mut self) -> Option<Item> {
         match self.state {
             State::Ended => return None,
             State::Begin(resync) => {
@@ -176,35 +207,13 @@ impl Subscription {
             if let Some(event) = self.next_ready() {
                 return Some(Item::Event(event));
             }
-            let head = *self.head.borrow_and_update();
-            if head.seq > self.position.seq {
-                match self.take().await {
-                    Ok(None) => {}
-                    Ok(Some(item)) => return Some(item),
-                    Err(error) => return self.close(error),
-                }
-                continue;
+            if self.head.borrow_and_update().seq <= self.position.seq {
+                return None;
             }
-            if head.health == Health::Full {
-                return self.close(
-                    Error::new(
-                        Code::InsufficientStorage,
-                        "the disk of the data directory is full; what was shown is stored, nothing more can be",
-                    )
-                    .retry_after(Duration::from_secs(5)),
-                );
-            }
-            tokio::select! {
-                biased;
-                () = self.closing.cancelled() => {
-                    return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
-                }
-                changed = self.head.changed() => {
-                    if changed.is_err() {
-                        return self.close(Error::internal("the log's writer has ended"));
-                    }
-                }
-                () = tokio::time::sleep_until(self.heartbeat) => {}
+            match self.take().await {
+                Ok(None) => {}
+                Ok(Some(item)) => return Some(item),
+                Err(error) => return self.close(error),
             }
         }
     }
