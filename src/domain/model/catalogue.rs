@@ -250,11 +250,15 @@ impl Catalogue {
     }
 
     async fn unknown(&self, name: &str) -> Result<Error> {
-        let known = self.list(None).await?;
+        // A name that begins with a provider is meant to be one of its models.
+        let provider = name.split_once('/').and_then(|(provider, _)| ProviderName::named(provider));
+        let known = self.list(provider.map(ProviderName::as_str)).await?;
         let wanted = name.to_lowercase();
+        let bare = |name: &'_ str| name.split_once('/').map_or(name, |(_, id)| id).to_owned();
+        // Whole with whole and bare with bare: a short name is like the beginning of any long one.
         let likeness = |info: &ModelInfo| {
-            let bare = info.id.split_once('/').map_or(info.id.as_str(), |(_, id)| id);
-            strsim::jaro_winkler(&wanted, &info.id).max(strsim::jaro_winkler(&wanted, bare))
+            let whole = strsim::jaro_winkler(&wanted, &info.id);
+            whole.max(strsim::normalized_damerau_levenshtein(&bare(&wanted), &bare(&info.id)))
         };
         let nearest = known
             .iter()
