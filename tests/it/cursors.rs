@@ -196,6 +196,12 @@ async fn a_turns_stream_ends_with_its_turn() {
     assert_eq!(stream(&format!("&after={}", of_first.last().expect("an event").id)).await, []);
     let after_a_resync = stream("&after=e123-1").await;
     assert_eq!(names(&after_a_resync), ["resync_required"]);
+    // Pages of it end likewise, whatever lies behind.
+    let found = page(rest, &format!("?limit=1000&turn_id={id}")).await;
+    assert_eq!(found["events"].as_array().map(Vec::len), Some(of_first.len()));
+    assert_eq!(found["has_more"], false);
+    let found = page(rest, &format!("?turn_id={id}&after={}", found["next"].as_str().expect("a cursor"))).await;
+    assert_eq!((&found["events"], &found["has_more"]), (&json!([]), &json!(false)));
     rest.get("/events?turn_id=nonsense").await.problem(404, "not_found");
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::needless_pass_by_value,
     missing_docs,
     unreachable_pub,
     reason = "a test says what it expects and fails where it is not so"
@@ -14,8 +15,11 @@ mod events;
 mod frames;
 mod full_disk;
 mod messages;
+mod models;
 mod openapi;
 mod parity;
 mod session;
 mod support;
 mod tidy;
+mod turns;
+mod views;

@@ -89,10 +89,10 @@ fn part(mut fields: Map<String, Value>) -> Value {
         && PARTS.contains(&kind.as_str())
     {
         let mut part = inner.clone();
-        if kind == "binary" {
-            if let Some(data) = part.remove("data").filter(|data| data != "") {
-                part.insert("base64_data".into(), data);
-            }
+        if kind == "binary"
+            && let Some(data) = part.remove("data").filter(|data| data != "")
+        {
+            part.insert("base64_data".into(), data);
         }
         part.insert("type".into(), kind.clone().into());
         return Value::Object(part);
@@ -105,6 +105,11 @@ fn part(mut fields: Map<String, Value>) -> Value {
             }
             fields.remove(&kind);
             fields.extend(inner);
+            // The published message repeats the event's time.
+            if let (Some(at), Some(timestamp)) = (fields.get("at"), fields.get("timestamp")) {
+                assert_eq!(at, timestamp);
+                fields.remove("timestamp");
+            }
             fields.insert("type".into(), kind.into());
         }
     }

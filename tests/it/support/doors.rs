@@ -4,10 +4,9 @@ use serde_json::{Value, json};
 use tonic::metadata::MetadataMap;
 
 use super::{
-    Answer, Event, Rest, Server, Sse,
+    Answer, Following, Rest, Server, Sse,
     alike::alike,
-    rpc::{self, Call, Rpc},
-    soon,
+    rpc::{self, Rpc},
 };
 
 /// A way in.
@@ -251,64 +250,6 @@ impl Client {
             Err(answer) => Err(refusal(answer)),
         }
     }
-}
-
-/// A stream through any door.
-pub enum Following {
-    Sse(Box<Sse>),
-    Rpc(Call),
-}
-
-impl Following {
-    /// The next event; `None` at the end. Messages of gRPC without a member are passed over, as clients do it.
-    pub async fn event(&mut self) -> Option<Event> {
-        match self {
-            Self::Sse(stream) => stream.event().await,
-            Self::Rpc(call) => loop {
-                let message = call.next().await?.unwrap_or_else(|status| panic!("the stream failed: {status:?}"));
-                if let Some(event) = event(alike(message)) {
-                    return Some(event);
-                }
-            },
-        }
-    }
-
-    pub async fn rest(&mut self) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                events.push(event);
-            }
-            events
-        };
-        soon("the end of the stream", reading).await
-    }
-
-    pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                let found = event.name == name;
-                events.push(event);
-                if found {
-                    return events;
-                }
-            }
-            panic!("the stream ended before {name}: {events:?}");
-        };
-        soon(name, reading).await
-    }
-}
-
-/// An event as REST has it, of a message of any of the three streams.
-fn event(mut message: Value) -> Option<Event> {
-    let name = message["type"].as_str()?.to_owned();
-    let fields = message.as_object_mut().expect("an object");
-    let id = fields.remove("cursor").and_then(|cursor| cursor.as_str().map(str::to_owned)).unwrap_or_default();
-    if fields["seq"] == 0 {
-        fields.remove("seq");
-    }
-    Some(Event { id, name, json: message })
 }
 
 fn whole(answer: Answer) -> Outcome {

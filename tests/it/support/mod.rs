@@ -4,6 +4,7 @@ pub mod alike;
 pub mod client;
 pub mod doors;
 pub mod fold;
+pub mod following;
 pub mod grammar;
 pub mod model;
 pub mod rpc;
@@ -13,12 +14,13 @@ pub mod wire;
 
 use std::time::Duration;
 
-pub use serde_json::{Value, json};
+pub use serde_json::Value;
 
 pub use self::{
     client::{Answer, Rest},
     doors::{Client, Door},
-    model::{Ask, Dialect, Ending, Gate, Model, Step, Tokens},
+    following::Following,
+    model::{Dialect, Ending, Gate, Model, Step, Tokens},
     server::{Server, Setup},
     sse::{Event, Sse, names},
 };

@@ -43,7 +43,7 @@ impl Setup {
         model.settings().into_iter().fold(Self::new(), |setup, (name, value)| setup.env(name, value))
     }
 
-    pub fn env(&self, name: &str, value: impl ToString) -> Self {
+    pub fn env(&self, name: &str, value: impl std::fmt::Display) -> Self {
         let mut setup = self.clone();
         setup.env.insert(name.to_owned(), value.to_string());
         setup

@@ -53,6 +53,15 @@ pub fn names(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.name.as_str()).collect()
 }
 
+/// Fails with the first event that differs, where a whole list would say too much.
+#[track_caller]
+pub fn assert_same(found: &[Event], expected: &[Event]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(names(found), names(expected));
+}
+
 /// The names of events without the deltas and neighbouring repeats.
 pub fn outline(events: &[Event]) -> Vec<&str> {
     let mut outline = names(events);
