@@ -166,7 +166,7 @@ async fn cancel(server: &Server, model: &Model, stream: &mut crate::support::Sse
 async fn cancel_while_the_model_streams(dialect: Dialect) {
     let (model, server, _gate) = talking(dialect).await;
     let mut stream = server.rest.say(&json!({"text": "Talk."})).await;
-    stream.until("content_delta").await;
+    stream.until_said("am ").await;
     cancel(&server, &model, &mut stream).await;
     model.left(1).await;
     // What was said before the cancel was said.

@@ -222,7 +222,7 @@ async fn sigterm_ends_streams_and_turn_and_then_the_process() {
     let mut follower = server.rest.stream("/events?after=0").await;
     let mut messages = server.rest.stream("/messages/stream").await;
     let mut turn = server.rest.say(&json!({"text": "Who are you?"})).await;
-    turn.until("content_delta").await;
+    turn.until_said("am ").await;
     server.terminate();
     let closed = |events: &[Event]| {
         let last = &events.last().expect("an event").json;

@@ -169,14 +169,15 @@ impl Subscription {
                 );
             }
             tokio::select! {
+                // What was stored before the end is shown before it, so that the head is asked first.
                 biased;
-                () = self.closing.cancelled() => {
-                    return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
-                }
                 changed = self.head.changed() => {
                     if changed.is_err() {
                         return self.close(Error::internal("the log's writer has ended"));
                     }
+                }
+                () = self.closing.cancelled() => {
+                    return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
                 }
                 () = tokio::time::sleep_until(self.heartbeat) => {}
             }

@@ -155,6 +155,18 @@ impl Sse {
         self.event().await.expect("one more event")
     }
 
+    /// Everything up to the delta that ends with these words; how many deltas there are is the provider's business.
+    pub async fn until_said(&mut self, words: &str) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            events.push(self.next().await);
+            let last = &events[events.len() - 1];
+            if last.name == "content_delta" && last.json["text"].as_str().is_some_and(|text| text.ends_with(words)) {
+                return events;
+            }
+        }
+    }
+
     /// Everything up to the next event of that name, which is the last of the answer.
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
         let reading = async {
