@@ -223,9 +223,10 @@ impl Config {
 
 /// One folder per workspace path below the user's data directory.
 fn default_data_dir(workspace: &Path) -> Result<PathBuf, String> {
-    let absolute = std::path::absolute(workspace).map_err(|error| format!("the workspace has no path: {error}"))?;
-    // Links are resolved where they can be, so that two names of one folder do not get two logs.
-    let absolute = absolute.canonicalize().unwrap_or(absolute);
+    // Made before it is named: the same folder has to get the same log at the next start, whatever links lead to it.
+    let absolute = std::fs::create_dir_all(workspace)
+        .and_then(|()| workspace.canonicalize())
+        .map_err(|error| format!("the workspace {} cannot be used: {error}", workspace.display()))?;
     let base = std::env::var_os("XDG_DATA_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())

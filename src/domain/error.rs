@@ -139,12 +139,6 @@ impl Error {
         self
     }
 
-    /// The same error with its cause for the log.
-    pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
-        self
-    }
-
     /// The code.
     pub fn code(&self) -> Code {
         self.code

@@ -172,10 +172,14 @@ impl OpenCode {
     /// Deletes all messages; their content is erased from the log, cost and ledger stay.
     pub async fn clear_messages(&self) -> Result<Read<()>> {
         self.ensure_session().await?;
-        let _gate = self.0.gate.lock().await;
-        self.refuse_while_busy().await?;
-        let batch = Batch::new().event(None, EventKind::MessagesCleared(MessagesCleared {}));
-        self.0.store.append(batch).await?;
+        let domain = self.clone();
+        self.to_the_end(async move {
+            let _gate = domain.0.gate.lock().await;
+            domain.refuse_while_busy().await?;
+            let batch = Batch::new().event(None, EventKind::MessagesCleared(MessagesCleared {}));
+            domain.0.store.append(batch).await
+        })
+        .await?;
         self.read(|_| Ok(())).await
     }
 }

@@ -190,6 +190,11 @@ impl OpenCode {
         self.0.store.read(move |snapshot| Ok(Read { as_of: snapshot.as_of(&store)?, value: query(snapshot)? })).await
     }
 
+    /// Runs a verb that acts in more than one step to its end, even if its caller leaves in the middle.
+    async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        self.0.tasks.spawn(work).await.map_err(Error::internal)?
+    }
+
     /// Writes the endings that are missing. Called at the start, and after a full disk has prevented one.
     async fn close_open_turns(&self) -> Result<()> {
         if self.0.unfinished.load(Ordering::Acquire) {
@@ -197,13 +202,6 @@ impl OpenCode {
             self.0.unfinished.store(false, Ordering::Release);
         }
         Ok(())
-    }
-}
-
-impl<T> Read<T> {
-    /// The same read with another value made of this one.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Read<U> {
-        Read { value: change(self.value), as_of: self.as_of }
     }
 }
 

@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 
 use super::id::ToolCallId;
 
+/// Most bytes of an image that a model is shown: as base64 it has to stay below the 5 MiB that providers take.
+pub(crate) const MAX_IMAGE: usize = 3_750_000;
 /// Binary data, tool input and tool results over this many bytes are cut in events and lists.
 pub(super) const PART_LIMIT: usize = 64 * 1024;
 

@@ -111,14 +111,13 @@ impl OpenCode {
         let parts = self.input_parts(wish).await?;
         self.ensure_session().await?;
         let domain = self.clone();
-        // A task of its own: a client that leaves between the commit and the start must not leave a turn behind
-        // that nobody runs.
-        let accepted = self.0.tasks.spawn(async move {
+        // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.
+        let accepting = async move {
             let _gate = domain.0.gate.lock().await;
             domain.refuse_while_busy().await?;
             domain.accept(&model, parts).await
-        });
-        let (turn_id, first) = accepted.await.map_err(Error::internal)??;
+        };
+        let (turn_id, first) = self.to_the_end(accepting).await?;
         let filter = Filter { turn_id: Some(turn_id.clone()), ..Filter::default() };
         let events = self.0.store.subscribe(Start::After(first), filter, self.0.closing.clone()).await?;
         Ok(Started { turn_id, events })
@@ -176,7 +175,7 @@ impl OpenCode {
         let mut input = wish.parts;
         match wish.text {
             Some(_) if !input.is_empty() => return Err(Error::field("text", "cannot be combined with parts")),
-            Some(text) if text.is_empty() => return Err(Error::field("text", "must not be empty")),
+            Some(text) if text.trim().is_empty() => return Err(Error::field("text", "must not be empty")),
             Some(text) => input.push(InputPart::Text(InputText { text })),
             None => {}
         }
@@ -190,7 +189,7 @@ impl OpenCode {
         let (mut text, mut files) = (0, 0);
         for (index, part) in input.into_iter().enumerate() {
             let part = match part {
-                InputPart::Text(part) if part.text.is_empty() => {
+                InputPart::Text(part) if part.text.trim().is_empty() => {
                     return Err(Error::field(format!("parts[{index}].text"), "must not be empty"));
                 }
                 InputPart::Text(part) => Part::Text(Text { text: part.text }),
@@ -287,13 +286,13 @@ fn check_mime(field: &str, name: &str) -> Result<()> {
 }
 
 /// Whether content of this type is text.
-pub(super) fn is_text(mime_type: &str) -> bool {
-    let essence = mime_type.split(';').next().unwrap_or_default().trim();
+fn is_text(mime_type: &str) -> bool {
+    let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence.starts_with("text/")
         || essence.ends_with("+json")
         || essence.ends_with("+xml")
         || ["application/json", "application/xml", "application/yaml", "application/toml", "application/javascript"]
-            .contains(&essence)
+            .contains(&essence.as_str())
 }
 
 /// The type of bytes that came without one.

@@ -116,13 +116,15 @@ impl OpenCode {
         let title = change.title.ok_or_else(|| Error::field("title", "is missing: nothing to change was named"))?;
         check_title(&title)?;
         self.ensure_session().await?;
-        let gate = self.0.gate.lock().await;
-        let mut session = self.get_session_row().await?;
-        session.title = title;
-        session.updated_at = now();
-        let kind = EventKind::SessionUpdated(SessionEvent { session });
-        self.0.store.append(Batch::new().event(None, kind)).await?;
-        drop(gate);
+        let domain = self.clone();
+        self.to_the_end(async move {
+            let _gate = domain.0.gate.lock().await;
+            let mut session = domain.get_session_row().await?;
+            (session.title, session.updated_at) = (title, now());
+            let kind = EventKind::SessionUpdated(SessionEvent { session });
+            domain.0.store.append(Batch::new().event(None, kind)).await
+        })
+        .await?;
         self.get_session().await
     }
 
@@ -131,12 +133,16 @@ impl OpenCode {
     pub async fn reset_session(&self, wish: ResetSession) -> Result<Read<Session>> {
         let title = wish.title.unwrap_or_default();
         check_title(&title)?;
-        let gate = self.0.gate.lock().await;
-        self.end_running_turn().await?;
-        let session = new_session(title);
-        self.0.store.append(Batch::new().event(None, EventKind::SessionReset(SessionEvent { session }))).await?;
-        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-        drop(gate);
+        let domain = self.clone();
+        self.to_the_end(async move {
+            let _gate = domain.0.gate.lock().await;
+            domain.end_running_turn().await?;
+            let kind = EventKind::SessionReset(SessionEvent { session: new_session(title) });
+            domain.0.store.append(Batch::new().event(None, kind)).await?;
+            *domain.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+            Ok(())
+        })
+        .await?;
         self.get_session().await
     }
 
@@ -145,13 +151,17 @@ impl OpenCode {
         if self.read(|snapshot| snapshot.session()).await?.value.is_some() {
             return Ok(());
         }
-        let _gate = self.0.gate.lock().await;
-        if self.read(|snapshot| snapshot.session()).await?.value.is_some() {
-            return Ok(());
-        }
-        let kind = EventKind::SessionCreated(SessionEvent { session: new_session(String::new()) });
-        self.0.store.append(Batch::new().event(None, kind)).await?;
-        Ok(())
+        let domain = self.clone();
+        self.to_the_end(async move {
+            let _gate = domain.0.gate.lock().await;
+            if domain.read(|snapshot| snapshot.session()).await?.value.is_some() {
+                return Ok(());
+            }
+            let kind = EventKind::SessionCreated(SessionEvent { session: new_session(String::new()) });
+            domain.0.store.append(Batch::new().event(None, kind)).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// The session, which is known to exist.

@@ -135,7 +135,8 @@ impl OpenCode {
                 } else if agent.tools.is_empty() {
                     agent.operation
                 } else {
-                    Some(format!("running {}", agent.tools.join(", ")))
+                    let names: Vec<&str> = agent.tools.iter().map(|(_, name)| name.as_str()).collect();
+                    Some(format!("running {}", names.join(", ")))
                 },
                 started_at: agent.since,
                 model: if running { agent.model } else { current },
@@ -163,7 +164,12 @@ impl OpenCode {
             processes_left: Vec::new(),
             took_ms: 0,
         };
-        let Some(running) = self.running() else { return Ok(nothing) };
+        // Behind the gate, so that a turn whose first events were just seen is found.
+        let running = {
+            let _gate = self.0.gate.lock().await;
+            self.running()
+        };
+        let Some(running) = running else { return Ok(nothing) };
         if wish.turn_id.is_some_and(|wanted| wanted != running.id().as_str()) {
             let detail = format!("another turn runs: {}", running.id());
             return Err(Error::new(Code::StaleTurn, detail));

@@ -130,7 +130,8 @@ async fn whole(domain: &OpenCode, started: Started, wait: Option<Duration>) -> R
     };
     let turn = domain.get_turn(started.turn_id.as_str(), 0).await?.value;
     let message = match &turn.message_id {
-        Some(id) if ended => Some(domain.get_message(id.as_str()).await?.value),
+        // A reset may have taken it in the meantime: the turn was accepted all the same.
+        Some(id) if ended => domain.get_message(id.as_str()).await.ok().map(|read| read.value),
         _ => None,
     };
     let status = if turn.finish_reason.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };

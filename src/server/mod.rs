@@ -24,6 +24,9 @@ use tracing::Level;
 
 use crate::{config::Config, domain::OpenCode, grpc, rest};
 
+/// Longest that connections get for what is left to say once every stream has ended.
+const CONNECTION_GRACE: Duration = Duration::from_secs(2);
+
 /// A server that has its ports and answers as soon as it runs.
 pub struct Server {
     domain: OpenCode,
@@ -60,10 +63,12 @@ impl Server {
         let Self { domain, router, listeners, stalls, grace } = self;
         let closing = CancellationToken::new();
         let watching = tokio::spawn(Arc::clone(&stalls).run(closing.clone()));
+        // Its share of the time: turn and streams have theirs first, and then have ended.
+        let rest = grace.min(CONNECTION_GRACE);
         let serving: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(accept::serve(listener, router.clone(), Arc::clone(&stalls), closing.clone(), grace))
+                tokio::spawn(accept::serve(listener, router.clone(), Arc::clone(&stalls), closing.clone(), rest))
             })
             .collect();
         stop.await;

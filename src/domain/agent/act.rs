@@ -10,9 +10,9 @@ use super::{End, Turn, output};
 use crate::domain::{
     error::Error,
     event::{EventKind, MessageEvent, ToolCallCompleted, ToolCallStarted, ToolDelta},
-    id::TurnId,
+    id::{MessageId, TurnId},
     message::{Message, Role},
-    part::{Binary, FinishReason, Part, ToolCall, ToolResult},
+    part::{Binary, Part, ToolCall, ToolResult},
     session::now,
     store::{Batch, Store},
     tools::{self, ToolContext, ToolError, ToolOutput},
@@ -37,24 +37,11 @@ struct State {
 }
 
 impl Turn {
-    /// Runs the tool calls of the last answer, which ended for `reason`.
-    pub(super) async fn act(&mut self, reason: FinishReason) -> Result<(), End> {
-        let calls: Vec<ToolCall> =
-            self.messages.last().map(|last| last.tool_calls().cloned().collect()).unwrap_or_default();
-        if reason != FinishReason::ToolUse {
-            let Some(message) = self.messages.last().and_then(|last| self.unrun(last)) else { return Ok(()) };
-            let event = MessageEvent { message: message.clone() };
-            self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
-            self.messages.push(message);
-            return Ok(());
-        }
-        let mut message = self.message(Role::Tool);
-        message.parts = calls.iter().map(|call| Part::ToolResult(open_result(call))).collect();
-        let event = MessageEvent { message: message.clone() };
-        self.domain.0.store.append(Batch::new().event(Some(&self.id), EventKind::MessageCreated(event))).await?;
+    /// Runs the tool calls of the last answer; `message` takes their results.
+    pub(super) async fn act(&mut self, calls: &[ToolCall], message: Message) -> Result<(), End> {
         let state = State { message, done: vec![false; calls.len()], images: vec![None; calls.len()] };
         let board = Board { store: self.domain.0.store.clone(), turn_id: self.id.clone(), state: Mutex::new(state) };
-        let outcome = self.run_all(&board, &calls).await;
+        let outcome = self.run_all(&board, calls).await;
         let words = match &outcome {
             Ok(()) => "canceled before it ran",
             Err(_) => "not run: the server failed",
@@ -66,14 +53,6 @@ impl Turn {
             return Err(End::canceled(&self.running));
         }
         Ok(())
-    }
-
-    /// The results of an answer whose tool calls are not run, since it was cut off; none if it calls none.
-    pub(super) fn unrun(&self, answer: &Message) -> Option<Message> {
-        let mut message = self.message(Role::Tool);
-        message.parts = answer.tool_calls().map(|call| Part::ToolResult(open_result(call))).collect();
-        close_results(&mut message, &[], "not run: the answer that called it was cut off");
-        (!message.parts.is_empty()).then_some(message)
     }
 
     async fn run_all(&self, board: &Board, calls: &[ToolCall]) -> Result<(), End> {
@@ -104,7 +83,15 @@ impl Turn {
             drop(context);
             answer
         };
-        let (answer, shown) = tokio::join!(running, output::show(board, index, pieces));
+        let showing = async {
+            let shown = output::show(board, index, pieces).await;
+            if shown.is_err() {
+                // What is not stored is not to go on.
+                self.tools.cancel.cancel();
+            }
+            shown
+        };
+        let (answer, shown) = tokio::join!(running, showing);
         shown?;
         let (output, is_error) = match answer {
             Ok(output) => {
@@ -192,6 +179,25 @@ impl Board {
     async fn append(&self, batch: Batch, kind: EventKind) -> Result<(), Error> {
         self.store.append(batch.event(Some(&self.turn_id), kind)).await.map(drop)
     }
+}
+
+/// The TOOL message for an answer's calls, its results open; none if it calls none.
+pub(super) fn results_of(answer: &Message) -> Option<Message> {
+    let parts: Vec<Part> = answer.tool_calls().map(|call| Part::ToolResult(open_result(call))).collect();
+    let now = now();
+    (!parts.is_empty()).then(|| Message {
+        id: MessageId::generate(),
+        session_id: answer.session_id.clone(),
+        role: Role::Tool,
+        parts,
+        model: answer.model.clone(),
+        turn_id: answer.turn_id.clone(),
+        usage: None,
+        created_at: now,
+        updated_at: now,
+        finished_at: None,
+        seq: 0,
+    })
 }
 
 fn open_result(call: &ToolCall) -> ToolResult {

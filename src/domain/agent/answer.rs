@@ -6,7 +6,7 @@ use crate::domain::{
     event::{EventKind, MessageCompleted, MessageEvent, TextDelta, ToolDelta},
     id::{ToolCallId, TurnId},
     message::Message,
-    part::{Finish, FinishReason, Part, Reasoning, Text, ToolCall, head, json_len},
+    part::{Finish, FinishReason, Part, Reasoning, Seal, Text, ToolCall, head, json_len},
     providers::Delta,
     session::now,
     store::Batch,
@@ -15,10 +15,14 @@ use crate::domain::{
 
 /// Most bytes of text and reasoning (as JSON) of one answer, so that no event passes its bound.
 const MAX_TEXT: usize = 1024 * 1024;
-/// Most bytes of all tool inputs of one answer.
+/// Most bytes of all tool inputs and seals of one answer.
 const MAX_INPUT: usize = 8 * 1024 * 1024;
 /// Most parts of one answer.
 const MAX_PARTS: usize = 128;
+/// Deepest nesting of a tool's arguments.
+const MAX_DEPTH: usize = 64;
+/// Most bytes of a tool's name.
+const MAX_NAME: usize = 128;
 /// Most bytes of text in one delta.
 const MAX_DELTA: usize = 32 * 1024;
 
@@ -61,7 +65,7 @@ impl Answer {
         match delta {
             Delta::Text(text) => {
                 self.text += json_len(&text);
-                if self.text > MAX_TEXT {
+                if self.text > MAX_TEXT || self.message.parts.len() >= MAX_PARTS {
                     return (Step::TooLong, batch);
                 }
                 let mut rest = text.as_str();
@@ -73,7 +77,7 @@ impl Answer {
             }
             Delta::Reasoning(text) => {
                 self.text += json_len(&text);
-                if self.text > MAX_TEXT {
+                if self.text > MAX_TEXT || self.message.parts.len() >= MAX_PARTS {
                     return (Step::TooLong, batch);
                 }
                 let mut rest = text.as_str();
@@ -83,13 +87,21 @@ impl Answer {
                     rest = &rest[piece.len()..];
                 }
             }
-            Delta::ReasoningSeal(seal) => match self.message.parts.last_mut() {
-                Some(Part::Reasoning(part)) if part.seal.is_none() => part.seal = Some(seal),
-                _ => {
-                    let part = Part::Reasoning(Reasoning { thinking: String::new(), seal: Some(seal) });
-                    batch = self.open(batch, part);
+            Delta::ReasoningSeal(seal) => {
+                self.input += match &seal {
+                    Seal::Signature(text) | Seal::Redacted(text) => text.len(),
+                };
+                if self.input > MAX_INPUT || self.message.parts.len() >= MAX_PARTS {
+                    return (Step::TooLong, batch);
                 }
-            },
+                match self.message.parts.last_mut() {
+                    Some(Part::Reasoning(part)) if part.seal.is_none() => part.seal = Some(seal),
+                    _ => {
+                        let part = Part::Reasoning(Reasoning { thinking: String::new(), seal: Some(seal) });
+                        batch = self.open(batch, part);
+                    }
+                }
+            }
             Delta::ToolCall { index, name } => {
                 self.input += name.len();
                 if self.message.parts.len() >= MAX_PARTS || self.input > MAX_INPUT {
@@ -97,6 +109,7 @@ impl Answer {
                 }
                 self.calls.push((index, self.message.parts.len()));
                 let input = Value::String(String::new());
+                let name = head(&name, MAX_NAME).to_owned();
                 let call = ToolCall { id: ToolCallId::generate(), name, input, truncated: false, size: None };
                 batch = self.open(batch, Part::ToolCall(call));
             }
@@ -186,6 +199,14 @@ impl Answer {
     }
 }
 
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
 /// The arguments as JSON where they are an object; else their text, for the model to see its mistake.
 fn parse_input(input: &Value) -> Value {
     let Value::String(text) = input else { return input.clone() };
@@ -193,7 +214,8 @@ fn parse_input(input: &Value) -> Value {
         return Value::Object(serde_json::Map::new());
     }
     match serde_json::from_str(text) {
-        Ok(object @ Value::Object(_)) => object,
+        // Deeper than this could be stored but never be read again, since it stands inside a message inside an event.
+        Ok(object @ Value::Object(_)) if depth(&object) <= MAX_DEPTH => object,
         _ => input.clone(),
     }
 }

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use super::{
-    End, Turn,
+    End, Turn, act,
     answer::{Answer, Step},
     history,
 };
@@ -40,10 +40,19 @@ const MAX_OUTPUT: u32 = 32_000;
 /// Most deltas that one transaction takes.
 const GROUP: usize = 64;
 
+/// A whole answer.
+pub(super) struct Answered {
+    /// Why it ended.
+    pub(super) reason: FinishReason,
+    /// The answer, if the model said anything at all.
+    pub(super) message: Option<Message>,
+    /// The TOOL message that waits for its results, if it calls tools.
+    pub(super) results: Option<Message>,
+}
+
 /// What came of one attempt.
 enum Attempt {
-    /// The answer, if the model said anything at all.
-    Whole(FinishReason, Option<Box<Message>>),
+    Whole(Box<Answered>),
     Failed(ProviderError),
     Canceled,
     Broken(Error),
@@ -51,14 +60,14 @@ enum Attempt {
 
 impl Turn {
     /// Asks the model for its next answer.
-    pub(super) async fn call(&mut self, system: &str) -> Result<(FinishReason, Option<Message>), End> {
+    pub(super) async fn call(&mut self, system: &str) -> Result<Answered, End> {
         let request = self.request(system);
         let mut waited = Duration::ZERO;
         for attempt in 1..=RETRIES + 1 {
             let error = match self.attempt(&request, attempt).await {
-                Attempt::Whole(reason, message) => {
+                Attempt::Whole(answered) => {
                     self.domain.0.model_failing.store(false, Ordering::Relaxed);
-                    return Ok((reason, message.map(|message| *message)));
+                    return Ok(*answered);
                 }
                 Attempt::Canceled => return Err(End::canceled(&self.running)),
                 Attempt::Broken(error) => return Err(End::from(error)),
@@ -96,7 +105,7 @@ impl Turn {
             model: self.model.model_id.clone(),
             full_model: info.id.clone(),
             system: system.to_owned(),
-            messages: history::for_model(&self.messages, info.supports_attachments),
+            messages: history::for_model(&self.messages),
             tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
             max_output_tokens: info.max_output_tokens.min(MAX_OUTPUT),
             images: info.supports_attachments,
@@ -143,31 +152,43 @@ impl Turn {
         } else {
             (None, Batch::new())
         };
-        if let Some(message) = message.as_ref().filter(|_| outcome.is_err())
-            && let Some(results) = self.unrun(message)
-        {
-            batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message: results }));
+        // In the same transaction: there is no moment at which a crash would leave calls without results.
+        let results = message.as_ref().and_then(act::results_of).map(|mut results| {
+            if reason != FinishReason::ToolUse {
+                act::close_results(&mut results, &[], "not run: the answer that called it was cut off");
+            }
+            results
+        });
+        if let Some(message) = results.clone() {
+            batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }));
         }
         let row = self.ledger_row(at, began, number, name, spent, message.as_ref().map(|message| message.id.clone()));
         if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
             return Attempt::Broken(error);
         }
         match outcome {
-            Ok(reason) => Attempt::Whole(reason, message.map(Box::new)),
+            Ok(reason) => Attempt::Whole(Box::new(Answered { reason, message, results })),
             Err(None) => Attempt::Canceled,
             Err(Some(error)) => Attempt::Failed(error),
         }
     }
 
-    /// What an attempt spent. An attempt that the provider refused cost nothing; one that was cut after the model
-    /// began costs what we are not told, so that its cost counts as unknown.
+    /// What an attempt spent. One that was refused before the model said anything cost nothing; one that stalled, was
+    /// cancelled, or was cut after the model began costs what we are not told, so that its cost counts as unknown.
     fn spent(&self, answer: &Answer, outcome: &Result<FinishReason, Option<ProviderError>>) -> Spent {
         let tokens = answer.tokens.unwrap_or_default();
         let price = self.model.price.as_ref();
         if outcome.is_ok() && answer.tokens.is_some() {
             return Spent::call(tokens, price.map(|price| price.cost(&tokens)));
         }
-        if !answer.is_shown() && tokens == Tokens::default() && outcome.is_err() {
+        let refused = match outcome {
+            Err(Some(error)) => match error.kind {
+                ProviderErrorKind::Rejected | ProviderErrorKind::Unavailable => true,
+                ProviderErrorKind::Stalled => false,
+            },
+            Ok(_) | Err(None) => false,
+        };
+        if refused && !answer.is_shown() && tokens == Tokens::default() {
             return Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 0 };
         }
         Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 1 }

@@ -20,6 +20,8 @@ use futures_util::FutureExt;
 pub(super) use recover::recover;
 pub(super) use running::Running;
 
+use call::Answered;
+
 use super::{
     OpenCode,
     error::{Code, Error},
@@ -78,7 +80,9 @@ pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: Ses
 async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
     let id = running.id().clone();
     let stored = async {
-        close(domain, &id).await?;
+        if let End::Failed(..) = end {
+            close(domain, &id).await?;
+        }
         let wanted = id.clone();
         let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
         // The last answer is the one that clients saw last, also where it was cut.
@@ -96,14 +100,14 @@ async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
     running.set_done();
 }
 
-/// Closes messages that a panic or a full disk left open.
+/// Closes messages and calls that a panic or a full disk left open.
 async fn close(domain: &OpenCode, id: &TurnId) -> Result<(), Error> {
-    let open = domain.read(|snapshot| snapshot.open_messages()).await?.value;
-    if open.is_empty() {
+    let wanted = id.clone();
+    let open = domain.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?)));
+    let (open, calls) = open.await?.value;
+    if open.is_empty() && calls.is_empty() {
         return Ok(());
     }
-    let wanted = id.clone();
-    let calls = domain.read(move |snapshot| snapshot.open_tool_calls(&wanted)).await?.value;
     let batch = recover::close(id, open, calls, "the turn ended before this call did").ending();
     domain.0.store.append(batch).await.map(drop)
 }
@@ -150,26 +154,25 @@ impl Turn {
         let system = prompt::system(&self.domain.0.workspace, &self.model).await;
         for _ in 0..limits.model_calls {
             if began.elapsed() >= limits.time {
-                let minutes = limits.time.as_secs() / 60;
-                return self.exhausted("seconds", format!("{minutes} minutes"), "OPENCODE_TURN_SECONDS").await;
+                let seconds = limits.time.as_secs();
+                return self.exhausted("seconds", format!("{seconds} seconds"), "OPENCODE_TURN_SECONDS").await;
             }
-            let (reason, answer) = match self.call(&system).await {
+            let Answered { reason, message, results } = match self.call(&system).await {
                 Ok(answered) => answered,
                 Err(end) => return end,
             };
             // An answer without a word is the model's way to say that it is done.
-            let Some(answer) = answer else { return End::of(reason) };
-            let calls = answer.tool_calls().next().is_some();
+            let Some(answer) = message else { return End::of(reason) };
+            let calls: Vec<_> = answer.tool_calls().cloned().collect();
             self.messages.push(answer);
-            if calls {
-                if let Err(end) = self.act(reason).await {
-                    return end;
+            match results {
+                Some(results) if reason == FinishReason::ToolUse => {
+                    if let Err(end) = self.act(&calls, results).await {
+                        return end;
+                    }
                 }
-                if reason == FinishReason::ToolUse {
-                    continue;
-                }
+                Some(_) | None => return End::of(reason),
             }
-            return End::of(reason);
         }
         let calls = limits.model_calls;
         self.exhausted("model_calls", format!("{calls} model calls"), "OPENCODE_TURN_MODEL_CALLS").await

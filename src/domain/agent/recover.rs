@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{End, act::close_results, ending};
+use super::{
+    End,
+    act::{close_results, results_of},
+    ending,
+};
 use crate::domain::{
     error::Result,
     event::{Event, EventKind, MessageCompleted, MessageEvent, ToolCallCompleted},
@@ -10,7 +14,7 @@ use crate::domain::{
     message::{Message, Role},
     part::{Finish, FinishReason, Part},
     session::now,
-    store::{Batch, Store},
+    store::{Batch, LedgerRow, Store},
     turn::TurnErrorCode,
     usage::{Spent, Usage},
 };
@@ -26,10 +30,10 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
         store.append(close(&turn.id, open, calls, words).ending()).await?;
         let message = "the server was stopped while this turn ran; send the message again or another one".into();
         let end = End::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
-        // Read again: the answer that was just closed may be its last.
+        // Read again: the answer that was just closed may be its last, and has its row in the ledger.
         let id = turn.id.clone();
-        let last = store.read(move |snapshot| snapshot.turn(id.as_str())).await?.and_then(|turn| turn.message_id);
-        store.append(ending(&turn.id, end, turn.usage, last)).await?;
+        let turn = store.read(move |snapshot| snapshot.turn(id.as_str())).await?.unwrap_or(turn);
+        store.append(ending(&turn.id, end, turn.usage, turn.message_id)).await?;
         tracing::warn!(turn = %turn.id, "closed a turn that the last run left open");
     }
     Ok(())
@@ -66,16 +70,39 @@ pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, wor
                 let reason = FinishReason::Error;
                 message.parts.push(Part::Finish(Finish { reason, time }));
                 (message.updated_at, message.finished_at) = (time, Some(time));
-                let usage = Usage::from(Spent { unpriced_calls: 1, ..Spent::default() });
+                let spent = Spent { unpriced_calls: 1, ..Spent::default() };
+                batch = batch.ledger(interrupted(turn_id, &message, spent));
+                let usage = Usage::from(spent);
                 Some(MessageCompleted { message_id: message.id.clone(), finish_reason: reason, usage })
             }
         };
+        let results = completed.as_ref().and_then(|_| results_of(&message));
         batch = batch.event(Some(turn_id), EventKind::MessageUpdated(MessageEvent { message }));
         if let Some(completed) = completed {
             batch = batch.event(Some(turn_id), EventKind::MessageCompleted(completed));
         }
+        if let Some(mut message) = results {
+            close_results(&mut message, &[], "not run: the answer that called it was cut off");
+            batch = batch.event(Some(turn_id), EventKind::MessageCreated(MessageEvent { message }));
+        }
     }
     batch
+}
+
+/// The row of a call that nobody saw the end of: what it cost is not known.
+fn interrupted(turn_id: &TurnId, message: &Message, spent: Spent) -> LedgerRow {
+    LedgerRow {
+        turn_id: turn_id.clone(),
+        message_id: Some(message.id.clone()),
+        at: message.created_at,
+        kind: "turn",
+        model: message.model.clone().unwrap_or_default(),
+        attempt: 1,
+        outcome: "interrupted",
+        duration_ms: 0,
+        spent,
+        price: None,
+    }
 }
 
 /// Results that are there stay; a call that ran gets `words`, one that never began is told so.

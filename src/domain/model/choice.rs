@@ -45,14 +45,18 @@ impl OpenCode {
             return Err(Error::field("model_id", "must not be empty"));
         }
         let model = self.0.catalogue.resolve(&wish.model_id).await?;
-        let _gate = self.0.gate.lock().await;
-        let previous = self.chosen();
-        if previous.as_ref() != Some(&model.info.id) {
-            let changed = ModelChanged { model: model.info.id.clone(), previous };
-            self.0.store.append(Batch::new().event(None, EventKind::ModelChanged(changed))).await?;
-            *self.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.info.id.clone());
-        }
-        Ok(model.info)
+        let domain = self.clone();
+        self.to_the_end(async move {
+            let _gate = domain.0.gate.lock().await;
+            let previous = domain.chosen();
+            if previous.as_ref() != Some(&model.info.id) {
+                let changed = ModelChanged { model: model.info.id.clone(), previous };
+                domain.0.store.append(Batch::new().event(None, EventKind::ModelChanged(changed))).await?;
+                *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.info.id.clone());
+            }
+            Ok(model.info)
+        })
+        .await
     }
 
     /// The model of a message that names this one, or none.

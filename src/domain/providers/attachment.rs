@@ -2,7 +2,10 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::domain::part::Binary;
+use crate::domain::{
+    part::{Binary, MAX_IMAGE},
+    workspace::image_type,
+};
 
 /// What a model gets to see of a file.
 pub(super) enum Shown {
@@ -21,13 +24,8 @@ pub(super) enum Shown {
 pub(super) fn show(file: &Binary, images: bool) -> Shown {
     let name = file.path.as_deref().unwrap_or("without a name");
     let essence = file.mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let image = match essence.as_str() {
-        "image/png" => Some("image/png"),
-        "image/jpeg" | "image/jpg" => Some("image/jpeg"),
-        "image/gif" => Some("image/gif"),
-        "image/webp" => Some("image/webp"),
-        _ => None,
-    };
+    // By content, whatever the sender said: a provider refuses a whole history for one picture that is none.
+    let image = file.data.as_ref().filter(|data| data.0.len() <= MAX_IMAGE).and_then(|data| image_type(&data.0));
     match (image, &file.data) {
         (Some(mime_type), Some(data)) if images => Shown::Image { mime_type, base64: STANDARD.encode(&data.0) },
         (None, Some(data)) if !essence.starts_with("image/") => match std::str::from_utf8(&data.0) {

@@ -76,7 +76,7 @@ pub(super) fn record(tx: &Transaction<'_>, row: &LedgerRow) -> rusqlite::Result<
         row.spent,
     )?;
     let models: String = tx.query_row("SELECT models FROM sessions WHERE ord = ?1", [ord], |row| row.get(0))?;
-    let mut models: Vec<String> = serde_json::from_str(&models).unwrap_or_default();
+    let mut models: Vec<String> = super::read::parse(&models)?;
     if !models.contains(&row.model) {
         models.push(row.model.clone());
         let models = serde_json::to_string(&models).unwrap_or_default();
@@ -87,7 +87,7 @@ pub(super) fn record(tx: &Transaction<'_>, row: &LedgerRow) -> rusqlite::Result<
 
 fn add(tx: &Transaction<'_>, select: &str, update: &str, id: &str, spent: Spent) -> rusqlite::Result<()> {
     let before: String = tx.prepare_cached(select)?.query_row([id], |row| row.get(0))?;
-    let before: Spent = serde_json::from_str(&before).unwrap_or_default();
+    let before: Spent = super::read::parse(&before)?;
     let after = serde_json::to_string(&before.plus(spent)).unwrap_or_default();
     tx.prepare_cached(update)?.execute(params![id, after])?;
     Ok(())

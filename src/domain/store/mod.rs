@@ -9,6 +9,7 @@ mod read;
 mod schema;
 mod subscription;
 mod tail;
+mod upkeep;
 mod writer;
 
 use std::{
@@ -160,9 +161,15 @@ impl Store {
         &self,
         query: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.0.readers.turn().await;
+        let turn = self.0.readers.turn().await;
         let store = self.clone();
-        super::workspace::blocking(move || store.0.readers.with(query)).await.map_err(Error::internal)
+        super::workspace::blocking(move || {
+            // Held by the work itself: who asked may be gone before it is done.
+            let _turn = turn;
+            store.0.readers.with(query)
+        })
+        .await
+        .map_err(Error::internal)
     }
 
     /// Whether the log takes events.

@@ -15,6 +15,9 @@ use crate::domain::{
     usage::{Spent, Usage},
 };
 
+/// Set in `meta` while content that was deleted may still be found in the files.
+pub(super) const ERASE: &str = "erase";
+
 /// Where and when an event happens.
 pub(super) struct At<'a> {
     pub(super) cursor: Cursor,
@@ -36,11 +39,13 @@ pub(super) fn apply(
             delete_messages(tx)?;
             // A title may be made of a message's words, and nobody can read the old session any more.
             tx.execute("UPDATE sessions SET title = ''", [])?;
+            put(tx, ERASE, &true)?;
             return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
         }
         EventKind::MessagesCleared(event) => {
             delete_messages(tx)?;
             touch(tx, here.at)?;
+            put(tx, ERASE, &true)?;
             return Ok((EventKind::MessagesCleared(event), Some(seq)));
         }
         EventKind::MessageCreated(event) => EventKind::MessageCreated(put_message(tx, here, event.message)?),
@@ -104,8 +109,12 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
             agent.since = Some(here.at);
             agent.tools.clear();
         }),
-        EventKind::ToolCallStarted(event) => change_agent(tx, |agent| agent.tools.push(event.tool_name.clone())),
-        EventKind::ToolCallCompleted(_) => change_agent(tx, |agent| drop(agent.tools.pop())),
+        EventKind::ToolCallStarted(event) => change_agent(tx, |agent| {
+            agent.tools.push((event.tool_call_id.clone(), event.tool_name.clone()));
+        }),
+        EventKind::ToolCallCompleted(event) => {
+            change_agent(tx, |agent| agent.tools.retain(|(id, _)| *id != event.tool_call_id))
+        }
         EventKind::ModelChanged(event) => put(tx, "model", &event.model),
         EventKind::MessageDeleted(event) => delete_message(tx, &event.message_id),
         EventKind::ContentDelta(_)
@@ -297,7 +306,7 @@ pub(super) fn get<T: DeserializeOwned>(connection: &rusqlite::Connection, key: &
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
         .query_row([key], |row| row.get(0))
         .optional()?;
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    text.map(|text| super::read::parse(&text)).transpose()
 }
 
 fn put(tx: &Transaction<'_>, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {

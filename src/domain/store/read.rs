@@ -9,13 +9,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Store, project, schema, tail::Logged};
 use crate::domain::{
     cursor::Cursor,
     event::{Event, EventKind, EventType},
-    id::{SessionId, TurnId},
+    id::{SessionId, ToolCallId, TurnId},
     session::{Session, SessionStats},
     status::Activity,
     turn::{Turn, TurnStatus},
@@ -32,18 +32,18 @@ pub(super) struct Readers {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
     /// Bounds the threads and connections that reading takes, however many readers are behind.
-    at_once: Semaphore,
+    at_once: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new(file: PathBuf) -> Self {
-        Self { file, idle: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+        Self { file, idle: Mutex::default(), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Waits for a turn to read.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // Never closed, so that this cannot fail.
-        self.at_once.acquire().await.ok()
+        Arc::clone(&self.at_once).acquire_owned().await.ok()
     }
 
     /// Runs a query in a read transaction. Blocks.
@@ -121,8 +121,8 @@ pub(crate) struct AgentRow {
     pub turn_id: Option<TurnId>,
     /// The turn that ended last.
     pub last_turn_id: Option<TurnId>,
-    /// The tools that run.
-    pub tools: Vec<String>,
+    /// The tool calls that run.
+    pub tools: Vec<(ToolCallId, String)>,
 }
 
 impl Snapshot<'_> {

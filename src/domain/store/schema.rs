@@ -11,7 +11,7 @@ const VERSION: i64 = 1;
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 const TABLES: &str = "
--- One row per key: the floor, the chosen model, what the agent does.
+-- One row per key: the chosen model, what the agent does, whether content is still to be erased.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- One row per start. An event's epoch is the last one whose first_seq is not above it.
 CREATE TABLE epochs (id INTEGER PRIMARY KEY, name INTEGER NOT NULL UNIQUE, first_seq INTEGER NOT NULL);

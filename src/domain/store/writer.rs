@@ -3,12 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot, watch,
+};
 
 use super::{
     AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, ledger, project, schema,
@@ -18,16 +21,15 @@ use crate::domain::{
     cursor::Cursor,
     event::{Event, EventKind},
     id::{MessageId, TurnId},
+    session::now,
 };
 
 /// Most batches that one transaction takes.
 const GROUP: usize = 256;
-/// Events that one transaction of retention drops, so that nobody waits long behind it.
-const PRUNE_EVENTS: u64 = 500;
 /// Bytes of new events after which retention looks again.
 const PRUNE_EVERY: u64 = 256 * 1024;
-/// Bytes set aside for the ending of a turn on a full disk.
-const RESERVE: u64 = 1024 * 1024;
+/// How long a full disk is left alone before it is looked at again; a command waits no longer.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
 
 /// A batch and where its answer goes.
 pub(super) struct Command {
@@ -36,16 +38,16 @@ pub(super) struct Command {
 }
 
 pub(super) struct Writer {
-    connection: Connection,
-    shared: Arc<Shared>,
-    retention: Retention,
-    reserve: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) retention: Retention,
+    pub(super) reserve: PathBuf,
     /// Row of this start in `epochs`.
     epoch_row: i64,
     /// Number of the last committed event.
-    last: u64,
+    pub(super) last: u64,
     /// Bytes of JSON of all events ever stored.
-    total: u64,
+    pub(super) total: u64,
     /// `total` when retention last looked.
     pruned_at: u64,
     /// Whether `synchronous` is FULL now.
@@ -114,14 +116,34 @@ impl Writer {
             full_sync: true,
         };
         // Without room for the reserve the first write finds out; reading works all the same.
-        let _ = writer.make_reserve();
+        writer.look_for_room();
+        writer.erase_what_is_due();
         Ok((writer, shared))
     }
 
     /// Serves until every handle of the store is gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let _guard = NeverHalf;
-        while let Some(first) = queue.blocking_recv() {
+        let mut pruning = true;
+        loop {
+            let first = match queue.try_recv() {
+                Ok(first) => first,
+                Err(TryRecvError::Disconnected) => return,
+                // Nobody waits: time for upkeep, one step at a time.
+                Err(TryRecvError::Empty) if pruning => {
+                    pruning = self.prune_step();
+                    continue;
+                }
+                Err(TryRecvError::Empty) if self.health() == Health::Full => {
+                    std::thread::sleep(LOOK_FOR_ROOM);
+                    self.look_for_room();
+                    continue;
+                }
+                Err(TryRecvError::Empty) => match queue.blocking_recv() {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
             let mut group = vec![first];
             while group.len() < GROUP
                 && let Ok(next) = queue.try_recv()
@@ -129,15 +151,17 @@ impl Writer {
                 group.push(next);
             }
             self.serve(group);
-            if self.total - self.pruned_at >= PRUNE_EVERY || self.pruned_at == 0 {
-                self.prune();
+            if self.total.saturating_sub(self.pruned_at) >= PRUNE_EVERY {
+                self.pruned_at = self.total;
+                pruning = true;
             }
+            // Also under a load that never leaves the queue empty.
+            pruning = pruning && self.prune_step();
         }
     }
 
     fn serve(&mut self, group: Vec<Command>) {
-        let health = self.shared.head.borrow().health;
-        let group = match health {
+        let group = match self.health() {
             Health::Writable => group,
             Health::Full => self.admit_when_full(group),
         };
@@ -151,7 +175,7 @@ impl Writer {
             Ok((ends, cleared)) => {
                 // Before the answer: who is told that it is gone may look.
                 if cleared {
-                    self.erase();
+                    self.erase_what_is_due();
                 }
                 for (done, end) in waiting.into_iter().zip(ends) {
                     let _ = done.send(Ok(end));
@@ -181,8 +205,7 @@ impl Writer {
 
     /// On a full disk: back to normal if there is room for the reserve again; else only endings are tried.
     fn admit_when_full(&mut self, group: Vec<Command>) -> Vec<Command> {
-        if self.make_reserve().is_ok() {
-            self.set_health(Health::Writable);
+        if self.look_for_room() {
             return group;
         }
         let (endings, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|command| command.batch.ending);
@@ -242,67 +265,17 @@ impl Writer {
         Ok((ends, floor.is_some()))
     }
 
-    fn set_floor(&self, floor: u64) {
+    pub(super) fn set_floor(&self, floor: u64) {
         self.shared.floor.store(floor, Ordering::Release);
         self.shared.tail.drop_before(floor);
     }
 
-    fn set_health(&self, health: Health) {
+    pub(super) fn health(&self) -> Health {
+        self.shared.head.borrow().health
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
         self.shared.head.send_modify(|head| head.health = health);
-    }
-
-    fn make_reserve(&self) -> std::io::Result<()> {
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&self.reserve)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE)?;
-        Ok(())
-    }
-
-    /// After clear and reset: what was deleted is also gone from the file's free pages and from the WAL.
-    fn erase(&self) {
-        let erased = self
-            .connection
-            .execute_batch("VACUUM")
-            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-        if let Err(error) = erased {
-            tracing::warn!(%error, "deleted content could not be erased from the file yet");
-        }
-    }
-
-    /// Drops a prefix of the log that is too old or too much, in small steps; never events of a turn that runs.
-    fn prune(&mut self) {
-        self.pruned_at = self.total.max(1);
-        while match self.prune_step() {
-            Ok(dropped) => dropped,
-            Err(error) => {
-                tracing::warn!(%error, "retention failed; it is tried again later");
-                false
-            }
-        } {}
-    }
-
-    fn prune_step(&mut self) -> rusqlite::Result<bool> {
-        let floor = self.shared.floor.load(Ordering::Acquire);
-        let upto = floor + PRUNE_EVENTS;
-        if upto > self.last {
-            return Ok(false);
-        }
-        let (total, at): (i64, i64) = self
-            .connection
-            .prepare_cached("SELECT total, at FROM events WHERE seq = ?1")?
-            .query_row([upto as i64 - 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let age = (Timestamp::now().as_millisecond() - at).max(0) as u128;
-        let too_old = age > self.retention.age.as_millis();
-        let too_much = self.total.saturating_sub(total as u64) >= self.retention.bytes;
-        let running: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT MIN(first_seq) FROM turns WHERE status = 'running'")?
-            .query_row([], |row| row.get(0))?;
-        if !(too_old || too_much) || running.is_some_and(|first| first < upto as i64) {
-            return Ok(false);
-        }
-        self.connection.prepare_cached("DELETE FROM events WHERE seq < ?1")?.execute([upto as i64])?;
-        self.set_floor(upto);
-        Ok(true)
     }
 }
 
@@ -317,7 +290,7 @@ fn store(
 ) -> rusqlite::Result<()> {
     let seq = effects.last + 1;
     let cursor = Cursor { epoch, seq };
-    let at = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let at = now();
     let (kind, floor) = project::apply(tx, &project::At { cursor, at, turn_id }, kind.clone())?;
     let event = Event { seq, at, turn_id: turn_id.cloned(), kind };
     let json = serde_json::to_string(&event).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;

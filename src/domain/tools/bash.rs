@@ -26,12 +26,14 @@ use super::{
     command::{self, Running},
     kept::Kept,
 };
-use crate::domain::workspace::blocking;
+use crate::domain::{part::head, workspace::blocking};
 
 /// Time that a command has if it does not say.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 /// Most time that a command may ask for.
 const MAX_TIMEOUT_MS: u64 = 600_000;
+/// Bytes of a description that clients are shown.
+const MAX_DESCRIPTION: usize = 200;
 /// Bytes of the longest command: the system takes 128 KiB as one argument.
 const MAX_SCRIPT_BYTES: usize = 127 * 1024;
 /// How long the end of the output is waited for after the shell has ended.
@@ -126,7 +128,7 @@ impl Tool for Bash {
             "exit_code": exit_code,
             "timed_out": timed_out,
             "output_bytes": output.kept.total,
-            "description": args.description,
+            "description": args.description.as_deref().map(|text| head(text, MAX_DESCRIPTION)),
         });
         Ok(ToolOutput { metadata: Some(metadata), is_error: timed_out, ..ToolOutput::words(text) })
     }

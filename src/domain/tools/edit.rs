@@ -111,7 +111,11 @@ fn replace(file: &str, old: &str, new: &str, all: bool) -> Result<(String, usize
         }
     }
     let original = |place: usize| place + ends.partition_point(|end| *end < place);
-    let mut result = String::with_capacity(file.len() + new.len() * places.len());
+    let size = file.len().saturating_add(new.len().saturating_mul(places.len()));
+    if size as u64 > MAX_FILE_BYTES {
+        return Err(format!("the result would have {size} bytes; a file can have at most {MAX_FILE_BYTES} here"));
+    }
+    let mut result = String::with_capacity(size);
     result.push_str(bom);
     let mut done = 0;
     for place in &places {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Tool, ToolContext, ToolError, ToolOutput};
 use crate::domain::{
-    part::{Binary, Data},
+    part::{Binary, Data, MAX_IMAGE},
     workspace::{PathError, Problem, RelativePath, Workspace, blocking, image_type},
 };
 
@@ -22,7 +22,7 @@ const MAX_COLUMNS: usize = 2_000;
 /// Bytes that one call shows: lines within the limits above could still be more than a model can take.
 const MAX_BYTES: usize = 256 * 1024;
 /// Bytes of an image that a model is shown.
-const MAX_IMAGE_BYTES: u64 = 5 * 1024 * 1024;
+const MAX_IMAGE_BYTES: u64 = MAX_IMAGE as u64;
 /// Bytes from the start in which a NUL makes a file binary.
 const BINARY_PROBE: u64 = 8 * 1024;
 /// Names that are offered for one that does not exist.

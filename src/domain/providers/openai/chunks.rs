@@ -168,8 +168,9 @@ impl Reader {
         let goes_on = known.filter(|position| {
             let call = &self.calls[*position];
             let other_id = !id.is_empty() && !call.id.is_empty() && call.id != id;
-            let complete = is_object(&call.input);
-            !(call.announced && !name.is_empty() && (other_id || (complete && !piece.is_empty())))
+            // Parsed only where it matters: most pieces come without a name.
+            let complete = || !piece.is_empty() && is_object(&call.input);
+            !(call.announced && !name.is_empty() && (other_id || complete()))
         });
         if let Some(position) = goes_on {
             let call = &mut self.calls[position];
