@@ -132,22 +132,27 @@ struct Snapshot {
     messages: Messages,
     as_of: String,
     as_of_seq: u64,
+    /// Each page by itself: up to where it holds, and what it shows.
+    pages: Vec<(u64, Vec<Value>)>,
 }
 
 async fn snapshot(server: &Server, limit: usize) -> Snapshot {
-    let mut found = Snapshot { messages: Messages::default(), as_of: String::new(), as_of_seq: 0 };
+    let mut found = Snapshot { messages: Messages::default(), as_of: String::new(), as_of_seq: 0, pages: Vec::new() };
     let mut path = format!("/messages?limit={limit}");
     loop {
         let answer = server.rest.get(&path).await;
         let header = answer.header("event-cursor").map(str::to_owned);
         let page = answer.ok();
         assert_eq!(header.as_deref(), page["as_of"].as_str());
+        let as_of_seq = page["as_of_seq"].as_u64().expect("a number");
+        let messages = page["messages"].as_array().expect("a list");
+        found.pages.push((as_of_seq, messages.clone()));
         if found.as_of.is_empty() {
             found.as_of = page["as_of"].as_str().expect("a cursor").to_owned();
-            found.as_of_seq = page["as_of_seq"].as_u64().expect("a number");
+            found.as_of_seq = as_of_seq;
             assert!(found.as_of.ends_with(&format!("-{}", found.as_of_seq)));
         }
-        found.messages.0.extend(page["messages"].as_array().expect("a list").iter().cloned());
+        found.messages.0.extend(messages.iter().cloned());
         let Some(next) = page["pagination"]["next_cursor"].as_str() else { return found };
         path = format!("/messages?limit={limit}&cursor={next}");
     }
@@ -188,6 +193,20 @@ async fn who_reads_in_the_middle_and_follows_ends_in_the_same_state(dialect: Dia
     let (log, last) = (server.rest.log().await, server.rest.messages().await);
     grammar::check(&log);
     assert!(snapshots.len() > 30, "only {} reads came in between", snapshots.len());
+    // Every read holds the effect of every event up to its cursor, the text streamed so far included.
+    let mut folded = vec![Messages::default()];
+    for event in &log {
+        let mut next = folded.last().expect("one").clone();
+        next.apply(event);
+        folded.push(next);
+    }
+    for (as_of_seq, messages) in snapshots.iter().flat_map(|snapshot| &snapshot.pages) {
+        let then = &folded[*as_of_seq as usize];
+        assert!(
+            messages.iter().all(|message| then.get(&message["id"]) == Some(message)),
+            "{messages:?} as of {as_of_seq}"
+        );
+    }
     for mut snapshot in snapshots {
         for event in log.iter().filter(|event| event.seq() > snapshot.as_of_seq) {
             snapshot.messages.follow(event, snapshot.as_of_seq);

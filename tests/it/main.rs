@@ -18,6 +18,7 @@ mod messages;
 mod models;
 mod openapi;
 mod parity;
+mod providers;
 mod session;
 mod support;
 mod tidy;

@@ -121,7 +121,6 @@ pub fn refusal(status: u16, message: &str) -> Step {
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub dialect: Dialect,
-    pub path: String,
     pub headers: BTreeMap<String, String>,
     pub body: Value,
 }
@@ -337,5 +336,5 @@ async fn read_request(stream: &mut TcpStream, dialect: Dialect) -> std::io::Resu
     }
     let body = serde_json::from_slice(&bytes[head + 4..]).unwrap_or(Value::Null);
     assert_eq!(path, wire::path(dialect));
-    Ok(Some(Ask { dialect, path, headers, body }))
+    Ok(Some(Ask { dialect, headers, body }))
 }

@@ -72,7 +72,6 @@ pub fn outline(events: &[Event]) -> Vec<&str> {
 
 /// A stream that is being read.
 pub struct Sse {
-    pub headers: reqwest::header::HeaderMap,
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     buffer: Vec<u8>,
     /// Every byte that came.
@@ -99,7 +98,7 @@ impl Sse {
         assert_eq!(headers["cache-control"], "no-cache, no-transform");
         assert_eq!(headers["x-accel-buffering"], "no");
         let chunks = Box::pin(response.bytes_stream());
-        Ok(Self { headers, chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None })
+        Ok(Self { chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None })
     }
 
     /// The next block; `None` at the end. A stream that breaks off in the middle of a block fails the test.
