@@ -21,5 +21,6 @@ mod parity;
 mod session;
 mod support;
 mod tidy;
+mod tools;
 mod turns;
 mod views;
