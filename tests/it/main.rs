@@ -22,5 +22,6 @@ mod session;
 mod support;
 mod tidy;
 mod tools;
+mod tools_files;
 mod turns;
 mod views;
