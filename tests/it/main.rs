@@ -22,6 +22,7 @@ mod session;
 mod support;
 mod tidy;
 mod tools;
+mod tools_bash;
 mod tools_files;
 mod turns;
 mod views;
