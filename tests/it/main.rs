@@ -22,5 +22,8 @@ mod providers;
 mod session;
 mod support;
 mod tidy;
+mod tools;
+mod tools_bash;
+mod tools_files;
 mod turns;
 mod views;
