@@ -70,7 +70,10 @@ fn no_file_is_over_400_lines() {
 #[test]
 fn nothing_is_assumed() {
     let bad = offences("src", |text| text.contains(".unwrap()") || text.contains(".expect("));
-    none(&bad, "unwrap and expect end the request of whoever is there: answer an error (`Error::internal` has a cause)");
+    none(
+        &bad,
+        "unwrap and expect end the request of whoever is there: answer an error (`Error::internal` has a cause)",
+    );
 }
 
 #[test]
