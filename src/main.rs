@@ -33,6 +33,8 @@ fn said(outcome: Result<(), String>) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    // Commands of the agent run as the same user: they are not to read our environment, which has the keys.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
         .with_writer(std::io::stderr)
@@ -41,12 +43,15 @@ fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime could not start: {error}"))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let server = server::Server::bind(config).await?;
         for address in server.addresses() {
             println!("listening on http://{address}");
         }
         server.run(server::terminated()).await;
         Ok(())
-    })
+    });
+    // A thread that hangs in the file system must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    outcome
 }

@@ -26,6 +26,8 @@ pub(super) const MAX_TEXT: usize = 1024 * 1024;
 pub(super) const MAX_FILES: usize = 10 * 1024 * 1024;
 /// Most parts and attachments of a message together.
 pub(super) const MAX_PARTS: usize = 100;
+/// Most bytes of a path.
+const MAX_PATH: usize = 4096;
 /// Most characters of a title that is made from a message.
 const TITLE_CHARS: usize = 50;
 
@@ -234,8 +236,8 @@ impl OpenCode {
 
     async fn input_attachment(&self, field: &str, attachment: Attachment) -> Result<Part> {
         let Attachment { path, content, mime_type, size } = attachment;
-        if path.is_empty() {
-            return Err(Error::field(format!("{field}.path"), "must not be empty"));
+        if path.is_empty() || path.len() > MAX_PATH {
+            return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
         }
         let mime_type = mime_type.filter(|name| !name.is_empty());
         let part = match content.filter(|content| !content.is_empty()) {
@@ -258,6 +260,9 @@ impl OpenCode {
     }
 
     async fn read_binary(&self, field: &str, path: &str, mime_type: Option<String>) -> Result<Part> {
+        if path.len() > MAX_PATH {
+            return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
+        }
         let (data, found) = self.0.workspace.read_for_client(path, MAX_FILES as u64).await?;
         let mime_type = mime_type.unwrap_or(found);
         check_mime(field, &mime_type)?;

@@ -83,6 +83,7 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     else {
         return response;
     };
+    let status = in_our_words(status);
     let mut details = status.get_error_details();
     let (reason, retryable) = match details.error_info() {
         Some(known) => (known.reason.clone(), known.metadata.get("retryable").is_some_and(|value| value == "true")),
@@ -91,6 +92,22 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
     details.set_error_info(reason, DOMAIN, info(&id, retryable));
     let metadata = status.metadata().clone();
     Status::with_error_details_and_metadata(status.code(), status.message(), details, metadata).into_http()
+}
+
+/// What tonic says about a request that cannot be read is the caller's to mend, and says nothing to them.
+fn in_our_words(status: Status) -> Status {
+    if status.get_error_details().error_info().is_some() {
+        return status;
+    }
+    match status.code() {
+        GrpcCode::Internal if status.message().contains("decode") => {
+            Status::invalid_argument("the request is no message of this type")
+        }
+        GrpcCode::Unimplemented if status.message().is_empty() => {
+            Status::unimplemented("there is no such method; reflection lists those that there are")
+        }
+        _ => status,
+    }
 }
 
 /// The reason of a status that tonic made.

@@ -9,7 +9,10 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    shape::{NESTED, Shape},
+};
 use crate::domain::{Code, Error};
 
 /// How long a client may take to send a body.
@@ -106,6 +109,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    match serde_json::from_slice::<Shape>(bytes) {
+        Ok(Shape::Object) => {}
+        Ok(Shape::Array) => return Err(Error::new(Code::InvalidArgument, "the body must be a JSON object").into()),
+        Err(error) if error.to_string().starts_with(NESTED) => {
+            return Err(Error::new(Code::InvalidArgument, error.to_string()).into());
+        }
+        // What else is wrong with it, the type itself says best.
+        Ok(Shape::Scalar) | Err(_) => {}
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()))?;

@@ -11,6 +11,7 @@ mod model;
 pub(crate) mod openapi;
 mod page;
 mod session;
+mod shape;
 mod sse;
 mod turn;
 

@@ -25,5 +25,6 @@ mod tidy;
 mod tools;
 mod tools_bash;
 mod tools_files;
+mod traps;
 mod turns;
 mod views;

@@ -1,6 +1,6 @@
 //! Running the tool calls of one answer: reading ones side by side, others in order, each with its result.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -18,6 +18,8 @@ use crate::domain::{
     tools::{self, ToolContext, ToolError, ToolOutput},
 };
 
+/// How long a cancelled tool may take to end by itself: a command needs a second for those that ignore TERM.
+const CANCEL_GRACE: Duration = Duration::from_millis(1800);
 /// Pieces of raw output on their way to the clients.
 const OUTPUT_QUEUE: usize = 16;
 
@@ -74,9 +76,17 @@ impl Turn {
         let began = Instant::now();
         let (output, pieces) = mpsc::channel(OUTPUT_QUEUE);
         let context = ToolContext { output, ..self.tools.clone() };
+        let given_up = async {
+            self.tools.cancel.cancelled().await;
+            tokio::time::sleep(CANCEL_GRACE).await;
+        };
         let running = async {
             let answer = match tools::find(&call.name) {
-                Some(entry) => entry.run(&context, call.input.clone()).await,
+                Some(entry) => tokio::select! {
+                    answer = entry.run(&context, call.input.clone()) => answer,
+                    // A thread that hangs in the file system cannot be ended, but nobody waits for it.
+                    () = given_up => Err(ToolError::ForModel("canceled while it ran".into())),
+                },
                 None => Err(tools::unknown(&call.name)),
             };
             // Ends the stream of its output.

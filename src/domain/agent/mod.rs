@@ -151,7 +151,10 @@ impl Turn {
             Ok(read) => self.messages = read.value,
             Err(error) => return End::from(error),
         }
-        let system = prompt::system(&self.domain.0.workspace, &self.model).await;
+        let system = tokio::select! {
+            system = prompt::system(&self.domain.0.workspace, &self.model) => system,
+            () = self.tools.cancel.cancelled() => return End::canceled(&self.running),
+        };
         for _ in 0..limits.model_calls {
             if began.elapsed() >= limits.time {
                 let seconds = limits.time.as_secs();

@@ -43,7 +43,7 @@ impl Snapshot<'_> {
                 break;
             }
             last = row.get(0)?;
-            found.items.push(self.fold(parse(&view)?)?);
+            found.items.push(self.shown(&view)?);
         }
         Ok(found)
     }
@@ -55,7 +55,7 @@ impl Snapshot<'_> {
             .prepare_cached("SELECT view FROM messages WHERE id = ?1")?
             .query_row([id], |row| row.get(0))
             .optional()?;
-        view.map(|view| self.fold(parse(&view)?)).transpose()
+        view.map(|view| self.shown(&view)).transpose()
     }
 
     /// A message with all its parts whole.
@@ -80,6 +80,12 @@ impl Snapshot<'_> {
         let mut statement = self.tx.prepare("SELECT view FROM messages WHERE open ORDER BY ord")?;
         let views = statement.query_map([], |row| row.get::<_, String>(0))?;
         views.map(|view| self.unfold(&view?)).collect()
+    }
+
+    /// A message from its row as lists show it, with what streamed since; that may have grown past what is cut.
+    fn shown(&self, view: &str) -> rusqlite::Result<Message> {
+        let message = self.fold(parse(view)?)?;
+        Ok(if message.finished_at.is_some() { message } else { message.view() })
     }
 
     /// A message from its row: what lists cut is whole again, and what streamed since is in it.

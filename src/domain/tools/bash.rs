@@ -32,6 +32,8 @@ use crate::domain::{part::head, workspace::blocking};
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 /// Most time that a command may ask for.
 const MAX_TIMEOUT_MS: u64 = 600_000;
+/// Bytes of the report on the working directory, which is one path.
+const MAX_REPORT: u64 = 16 * 1024;
 /// Bytes of a description that clients are shown.
 const MAX_DESCRIPTION: usize = 200;
 /// Bytes of the longest command: the system takes 128 KiB as one argument.
@@ -206,7 +208,10 @@ impl Shell {
     async fn note_directory(&self, context: &ToolContext, exited: bool) {
         let report = self.report.clone();
         let directory = blocking(move || {
-            let told = std::fs::read(&report).ok();
+            // The command may have put anything in its place: a pipe would never answer, a device never end.
+            let plain =
+                std::fs::symlink_metadata(&report).is_ok_and(|found| found.is_file() && found.len() < MAX_REPORT);
+            let told = if plain { std::fs::read(&report).ok() } else { None };
             // Not there if the shell was killed, or went on as another program.
             let _ = std::fs::remove_file(&report);
             let directory = PathBuf::from(OsString::from_vec(told?.strip_suffix(b"\n")?.to_vec()));

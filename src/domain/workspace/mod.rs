@@ -151,6 +151,9 @@ impl Workspace {
     /// The branch that the workspace is on, if it is the root of a git work tree and on one. What is above the root is
     /// not looked at, and a repository that libgit2 does not trust counts as none.
     pub(super) fn git_branch(&self) -> Option<String> {
+        if walk::has_trap(self.root()) {
+            return None;
+        }
         let repository = Repository::open(self.root()).ok()?;
         let head = repository.find_reference("HEAD").ok()?;
         let target = head.symbolic_target().ok()??;

@@ -32,6 +32,9 @@ impl Workspace {
         skip: &Globs,
         mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
     ) -> usize {
+        if has_trap(self.root()) {
+            return 1;
+        }
         // The walk begins at the root even for a folder below it, so that the ignore files on the way count.
         let whole = start == Path::new(".");
         let above = if whole { 0 } else { start.components().count() };
@@ -92,7 +95,9 @@ impl Workspace {
             };
             if whole || (path.starts_with(&start) && path != start) {
                 let below = if whole { path } else { path.strip_prefix(&start).unwrap_or(path) };
-                !entry.file_name().eq_ignore_ascii_case(".git") && !skip.matches(below)
+                !entry.file_name().eq_ignore_ascii_case(".git")
+                    && !skip.matches(below)
+                    && !(entry.file_type().is_some_and(|kind| kind.is_dir()) && has_trap(entry.path()))
             } else {
                 start.starts_with(path)
             }
@@ -114,6 +119,14 @@ impl Workspace {
         });
         found
     }
+}
+
+/// Whether a file that is read by whoever walks through the folder is none: opening a pipe would never return, and a
+/// device has no end.
+pub(super) fn has_trap(folder: &Path) -> bool {
+    [".gitignore", ".ignore", ".git/info/exclude", ".git/HEAD", ".git/config"]
+        .iter()
+        .any(|name| std::fs::metadata(folder.join(name)).is_ok_and(|found| !found.is_file() && !found.is_dir()))
 }
 
 impl Found<'_> {
