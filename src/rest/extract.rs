@@ -106,6 +106,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take a list of the fields' values for the object.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::new(Code::InvalidArgument, "the body is a list; an object is wanted").into());
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()))?;
