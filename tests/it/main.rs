@@ -9,6 +9,8 @@
 )]
 
 mod agent;
+mod bad_http;
+mod bad_input;
 mod crash;
 mod cursors;
 mod events;

@@ -31,6 +31,7 @@ pub struct Rpc {
     base: String,
     http: reqwest::Client,
     channel: Option<Channel>,
+    headers: Vec<(&'static str, String)>,
 }
 
 /// A call that was accepted: its metadata, and its messages as they come.
@@ -58,7 +59,13 @@ impl Rpc {
     /// gRPC-Web over HTTP/1.1.
     pub fn web(base: &str) -> Self {
         let http = reqwest::Client::builder().tls_certs_only([]).no_proxy().http1_only();
-        Self { base: base.to_owned(), http: http.build().expect("a client"), channel: None }
+        Self { base: base.to_owned(), http: http.build().expect("a client"), channel: None, headers: Vec::new() }
+    }
+
+    /// Sends this with every call.
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
     }
 
     /// The one message of a unary call.
@@ -76,14 +83,46 @@ impl Rpc {
         let options = DeserializeOptions::new();
         let request = DynamicMessage::deserialize_with_options(method.input(), request, &options);
         let request = request.expect("a request of this RPC").encode_to_vec();
-        let path = format!("/opencode.v1.OpenCodeService/{name}");
+        self.send(format!("/opencode.v1.OpenCodeService/{name}"), request, method).await
+    }
+
+    /// Sends these bytes to that path, which may be of no RPC at all.
+    pub async fn post(&self, path: &str, message: Vec<u8>) -> Result<Call, Status> {
+        let service = POOL.get_service_by_name("opencode.v1.OpenCodeService").expect("the service");
+        let method = service.methods().next().expect("an RPC");
+        self.send(path.to_owned(), message, method).await
+    }
+
+    async fn send(&self, path: String, request: Vec<u8>, method: MethodDescriptor) -> Result<Call, Status> {
         soon("an answer", async {
             match &self.channel {
-                Some(channel) => grpc(channel.clone(), path, request, method).await,
+                Some(channel) => self.http2(channel.clone(), path, request, method).await,
                 None => self.grpc_web(&path, &request, method).await,
             }
         })
         .await
+    }
+
+    async fn http2(
+        &self,
+        channel: Channel,
+        path: String,
+        request: Vec<u8>,
+        method: MethodDescriptor,
+    ) -> Result<Call, Status> {
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.expect("a connection");
+        let path = path.parse().expect("a path");
+        let mut request = tonic::Request::new(request);
+        for (name, value) in &self.headers {
+            request.metadata_mut().insert(*name, value.parse().expect("a value"));
+        }
+        let response = client.server_streaming(request, path, Raw).await?;
+        let (metadata, messages, _) = response.into_parts();
+        let messages = messages.map(move |message| message.map(|bytes| json(&method, &bytes)));
+        let mut call = Call { metadata, messages: Box::pin(messages) };
+        first_error(&mut call).await?;
+        Ok(call)
     }
 
     async fn grpc_web(&self, path: &str, request: &[u8], method: MethodDescriptor) -> Result<Call, Status> {
@@ -91,7 +130,10 @@ impl Rpc {
         body.put_u32(request.len() as u32);
         body.put(request);
         let post = self.http.post(format!("{}{path}", self.base)).body(body);
-        let post = post.header("content-type", "application/grpc-web+proto").header("x-grpc-web", "1");
+        let mut post = post.header("content-type", "application/grpc-web+proto").header("x-grpc-web", "1");
+        for (name, value) in &self.headers {
+            post = post.header(*name, value);
+        }
         let response = post.send().await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/grpc-web+proto");
@@ -128,18 +170,6 @@ impl Rpc {
         first_error(&mut call).await?;
         Ok(call)
     }
-}
-
-async fn grpc(channel: Channel, path: String, request: Vec<u8>, method: MethodDescriptor) -> Result<Call, Status> {
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.expect("a connection");
-    let path = path.parse().expect("a path");
-    let response = client.server_streaming(tonic::Request::new(request), path, Raw).await?;
-    let (metadata, messages, _) = response.into_parts();
-    let messages = messages.map(move |message| message.map(|bytes| json(&method, &bytes)));
-    let mut call = Call { metadata, messages: Box::pin(messages) };
-    first_error(&mut call).await?;
-    Ok(call)
 }
 
 /// A unary call that failed has its status in trailers at times, without a message before it: that is its answer.
