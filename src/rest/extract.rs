@@ -109,20 +109,14 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-<<<<<<< HEAD
-    match serde_json::from_slice::<Shape>(bytes) {
-        Ok(Shape::Object) => {}
-        Ok(Shape::Array) => return Err(Error::new(Code::InvalidArgument, "the body must be a JSON object").into()),
-        Err(error) if error.to_string().starts_with(NESTED) => {
-            return Err(Error::new(Code::InvalidArgument, error.to_string()).into());
-        }
-        // What else is wrong with it, the type itself says best.
-        Ok(Shape::Scalar) | Err(_) => {}
-=======
-    // serde would take a list of the fields' values for the object.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(Error::new(Code::InvalidArgument, "the body is a list; an object is wanted").into());
->>>>>>> c5cde319db8f9c004d6fabba10f17b2ebd869a43
+    }
+    // What else is wrong with it, the type itself says best.
+    if let Err(error) = serde_json::from_slice::<Shape>(bytes)
+        && error.to_string().starts_with(NESTED)
+    {
+        return Err(Error::new(Code::InvalidArgument, error.to_string()).into());
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json)

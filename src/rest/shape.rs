@@ -7,9 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 /// What a value is; reading one fails where an array stands directly in an array.
 pub(super) enum Shape {
-    Object,
     Array,
-    Scalar,
+    Other,
 }
 
 impl<'de> Deserialize<'de> for Shape {
@@ -29,7 +28,7 @@ impl<'de> Visitor<'de> for Look {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
         while map.next_entry::<IgnoredAny, Shape>()?.is_some() {}
-        Ok(Shape::Object)
+        Ok(Shape::Other)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
@@ -42,27 +41,27 @@ impl<'de> Visitor<'de> for Look {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 
     fn visit_unit<E>(self) -> Result<Shape, E> {
-        Ok(Shape::Scalar)
+        Ok(Shape::Other)
     }
 }
 
