@@ -18,14 +18,19 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
+use super::error;
+
 /// Ends the call when its time is up.
 pub(super) async fn keep(request: Request, next: Next) -> Response {
     let header = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok());
     let Some(time) = header.and_then(parse) else { return next.run(request).await };
     let deadline = Instant::now() + time;
+    let request_id = error::request_id(&request);
     match tokio::time::timeout_at(deadline, next.run(request)).await {
-        Ok(response) => response
-            .map(|body| Body::new(Timed { body, deadline: Box::pin(tokio::time::sleep_until(deadline)), over: false })),
+        Ok(response) => response.map(|body| {
+            let deadline = Box::pin(tokio::time::sleep_until(deadline));
+            Body::new(Timed { body, deadline, request_id, over: false })
+        }),
         Err(_) => exceeded().into_http(),
     }
 }
@@ -55,6 +60,7 @@ fn parse(text: &str) -> Option<Duration> {
 struct Timed {
     body: Body,
     deadline: Pin<Box<Sleep>>,
+    request_id: String,
     over: bool,
 }
 
@@ -70,7 +76,7 @@ impl http_body::Body for Timed {
             self.over = true;
             let mut trailers = HeaderMap::new();
             // Only a message that is no header value could fail, and ours is one.
-            let _ = exceeded().add_header(&mut trailers);
+            let _ = error::whole(&exceeded(), &self.request_id).add_header(&mut trailers);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         Pin::new(&mut self.body).poll_frame(cx)

@@ -77,34 +77,39 @@ fn info(request_id: &str, retryable: bool) -> HashMap<String, String> {
 
 /// Gives every failed call its details and the request's id, whoever made the status.
 pub(super) async fn finish(request: Request, next: Next) -> Response {
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let id = request_id(&request);
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != GrpcCode::Ok)
     else {
         return response;
     };
-    let status = in_our_words(status);
+    whole(&in_words(status, &path), &id).into_http()
+}
+
+/// The id of a call, which every layer above has agreed on.
+pub(super) fn request_id(request: &Request) -> String {
+    request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// The status with details and the request's id.
+pub(super) fn whole(status: &Status, id: &str) -> Status {
     let mut details = status.get_error_details();
     let (reason, retryable) = match details.error_info() {
         Some(known) => (known.reason.clone(), known.metadata.get("retryable").is_some_and(|value| value == "true")),
         None => foreign(status.code()),
     };
-    details.set_error_info(reason, DOMAIN, info(&id, retryable));
+    details.set_error_info(reason, DOMAIN, info(id, retryable));
     let metadata = status.metadata().clone();
-    Status::with_error_details_and_metadata(status.code(), status.message(), details, metadata).into_http()
+    Status::with_error_details_and_metadata(status.code(), status.message(), details, metadata)
 }
 
-/// What tonic says about a request that cannot be read is the caller's to mend, and says nothing to them.
-fn in_our_words(status: Status) -> Status {
-    if status.get_error_details().error_info().is_some() {
-        return status;
-    }
+/// What tonic says of a method that a service does not have (nothing), and of bytes that are no message (our fault).
+fn in_words(status: Status, path: &str) -> Status {
     match status.code() {
-        GrpcCode::Internal if status.message().contains("decode") => {
-            Status::invalid_argument("the request is no message of this type")
-        }
-        GrpcCode::Unimplemented if status.message().is_empty() => {
-            Status::unimplemented("there is no such method; reflection lists those that there are")
+        GrpcCode::Unimplemented if status.message().is_empty() => super::no_method(path),
+        GrpcCode::Internal if status.message().starts_with("failed to decode Protobuf message") => {
+            Status::invalid_argument(status.message())
         }
         _ => status,
     }

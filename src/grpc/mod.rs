@@ -51,13 +51,15 @@ pub(crate) fn router(domain: OpenCode, max_bytes: usize) -> Router {
 /// What no RPC took.
 pub(crate) async fn unknown(request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    let answer = move || async move {
-        Status::unimplemented(format!("there is no method {path}; reflection lists those that there are"))
-            .into_http::<axum::body::Body>()
-    };
+    let answer = move || async move { no_method(&path).into_http::<axum::body::Body>() };
     match layers(Router::new().fallback(answer)).oneshot(request).await {
         Ok(response) => response,
     }
+}
+
+/// The answer to a path that is no method.
+fn no_method(path: &str) -> Status {
+    Status::unimplemented(format!("there is no method {path}; reflection lists those that there are"))
 }
 
 fn layers(router: Router) -> Router {

@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+mod bad_calls;
 mod bad_http;
 mod bad_input;
 mod crash;

@@ -89,7 +89,8 @@ impl Rpc {
     /// Sends these bytes to that path, which may be of no RPC at all.
     pub async fn post(&self, path: &str, message: Vec<u8>) -> Result<Call, Status> {
         let service = POOL.get_service_by_name("opencode.v1.OpenCodeService").expect("the service");
-        let method = service.methods().next().expect("an RPC");
+        let named = service.methods().find(|method| path.ends_with(method.name()));
+        let method = named.or_else(|| service.methods().next()).expect("an RPC");
         self.send(path.to_owned(), message, method).await
     }
 
