@@ -22,6 +22,7 @@ serve() {
   local out=$temp/server-${#pids[@]}
   mkdir -p "$out"
   # Nothing of the caller's settings: a key in the environment would name another model.
+  : >"$out/stdout"
   env -i PATH="$PATH" HOME="$out" GRPC_PORT=0 HTTP_PORT=0 OPENCODE_WORKSPACE="$out/workspace" \
     OPENCODE_DATA_DIR="$out/data" "$@" "${OPENCODE_API:-$repo/target/debug/opencode-api}" \
     >"$out/stdout" 2>"$out.log" &
