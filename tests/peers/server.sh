@@ -9,6 +9,12 @@ clean() {
   local status=$?
   for pid in "${pids[@]}"; do
     kill "$pid" 2>/dev/null || true
+    # A server that does not end must not hold the run: ten seconds, then the hard way.
+    for _ in $(seq 100); do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
   # What the server said is wanted only if something went wrong.
