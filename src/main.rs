@@ -9,6 +9,9 @@ use opencode_api::{
 };
 
 fn main() -> ExitCode {
+    // First of all: no command that the agent runs may read this process's environment, where the keys stand. Where the
+    // system has no such thing, there is no such way to read it either.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve) {
         Command::Openapi => {
