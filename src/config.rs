@@ -72,7 +72,7 @@ pub struct Config {
     /// Most bytes of a request's body.
     #[arg(long, env = "OPENCODE_MAX_BODY_BYTES", default_value_t = 16 * 1024 * 1024, global = true)]
     pub max_body_bytes: usize,
-    /// Seconds that running requests get when the server stops.
+    /// Seconds that the running turn gets to end when the server stops; connections then get 2 more at most.
     #[arg(long, env = "OPENCODE_GRACE_SECONDS", default_value_t = 5, global = true)]
     pub grace_seconds: u64,
     /// Seconds after which a stream ends whose reader takes nothing.
@@ -143,7 +143,7 @@ pub struct Providers {
     /// The script that mock/script plays (YAML or JSON).
     #[arg(long, env = "OPENCODE_MOCK_SCRIPT", global = true)]
     pub mock_script: Option<PathBuf>,
-    /// A JSON file of models (prices, limits) that adds to and overrides the built-in table.
+    /// A JSON or YAML file of models (prices, limits) that adds to and overrides the built-in table.
     #[arg(long, env = "OPENCODE_MODELS_FILE", global = true)]
     pub models_file: Option<PathBuf>,
     /// Seconds without a first token after which a model call counts as stalled.

@@ -109,8 +109,9 @@ pub struct Started {
 impl OpenCode {
     /// Accepts a message and starts its turn, which goes on whoever watches.
     pub async fn send_message(&self, wish: SendMessage) -> Result<Started> {
-        let model = self.model_for(wish.model.as_deref()).await?;
+        let name = wish.model.clone();
         let parts = self.input_parts(wish).await?;
+        let model = self.model_for(name.as_deref()).await?;
         self.ensure_session().await?;
         let domain = self.clone();
         // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.

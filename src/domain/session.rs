@@ -75,7 +75,7 @@ pub struct SessionStats {
 #[serde(deny_unknown_fields)]
 pub struct UpdateSession {
     /// The new title, at most 200 characters.
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, required = true, nullable = false)]
     pub title: Option<String>,
 }
 

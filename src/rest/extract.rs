@@ -64,7 +64,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
                 Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json").into()
             );
         }
-        parse(&bytes).map(Self)
+        Ok(Self(parse::<Option<T>>(&bytes)?.unwrap_or_default()))
     }
 }
 

@@ -48,11 +48,38 @@ pub(crate) fn document() -> String {
     let mut document = serde_json::to_value(super::api().get_openapi()).unwrap_or_default();
     document["servers"] = json!([{ "url": "/", "description": "This server" }]);
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        join_variants(schemas);
         open(schemas);
     }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// A tagged variant comes as `allOf` of its type and its tag; it becomes one object. Generators read that better:
+/// openapi-python-client leaves out such a union, and with it each operation that has one.
+fn join_variants(schemas: &mut Map<String, Value>) {
+    let types = schemas.clone();
+    let unions = schemas.values_mut().filter_map(|schema| schema.get_mut("oneOf")).filter_map(Value::as_array_mut);
+    for variant in unions.flatten() {
+        let Some(halves) = variant.get("allOf").and_then(Value::as_array) else { continue };
+        let (mut properties, mut required, mut closed) = (Map::new(), Vec::new(), false);
+        for half in halves {
+            let name = half.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+            let half = name.and_then(|name| types.get(name)).unwrap_or(half);
+            properties.extend(half.get("properties").and_then(Value::as_object).cloned().unwrap_or_default());
+            closed |= half.get("additionalProperties") == Some(&json!(false));
+            required.extend(half.get("required").and_then(Value::as_array).cloned().unwrap_or_default());
+        }
+        let mut joined = json!({ "type": "object", "properties": properties, "required": required });
+        if let Some(description) = variant.get("description") {
+            joined["description"] = description.clone();
+        }
+        if closed {
+            joined["additionalProperties"] = json!(false);
+        }
+        *variant = joined;
+    }
 }
 
 fn open(schemas: &mut Map<String, Value>) {
