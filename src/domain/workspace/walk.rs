@@ -96,8 +96,9 @@ impl Workspace {
             if whole || (path.starts_with(&start) && path != start) {
                 let below = if whole { path } else { path.strip_prefix(&start).unwrap_or(path) };
                 let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-                let skipped = entry.file_name().eq_ignore_ascii_case(".git") || skip.matches(below);
-                !skipped && !(is_folder && has_trap(entry.path()))
+                let git = entry.file_name().eq_ignore_ascii_case(".git");
+                let left_out = git || skip.matches(below) || (is_folder && has_trap(entry.path()));
+                !left_out
             } else {
                 start.starts_with(path)
             }

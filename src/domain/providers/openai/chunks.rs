@@ -168,9 +168,12 @@ impl Reader {
         let goes_on = known.filter(|position| {
             let call = &self.calls[*position];
             let other_id = !id.is_empty() && !call.id.is_empty() && call.id != id;
-            // Parsed only where it matters: most pieces come without a name.
-            let complete = || !piece.is_empty() && is_object(&call.input);
-            !(call.announced && !name.is_empty() && (other_id || complete()))
+            if !call.announced || name.is_empty() {
+                return true;
+            }
+            // Parsed only here: most pieces come without a name.
+            let complete = !piece.is_empty() && is_object(&call.input);
+            !other_id && !complete
         });
         if let Some(position) = goes_on {
             let call = &mut self.calls[position];
