@@ -48,9 +48,13 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
             } else {
                 table.add(Row::new(
                     format!("RSS per stalled reader, {STALLED} of them with full sockets: at once / 12 s later (KiB)"),
-                    "128",
+                    "128 more than one that reads",
                     format!("{} / {}", short(found.stalled.0), short(found.stalled.1)),
-                    format!("{} KiB of each in the kernel", short(found.unsent)),
+                    format!(
+                        "one that reads: {}; {} KiB of each in the kernel",
+                        short(found.after),
+                        short(found.unsent)
+                    ),
                 ));
             }
         }
