@@ -36,7 +36,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
                 format!("{what}, {ROUNDS} times (min / median / max, ms)"),
                 target,
                 format!("{}; {} ms of CPU each time", found.times(), short(found.cpu_ms)),
-                format!("{beside}: {}; {} ms of CPU", bare.times(), short(bare.cpu_ms)),
+                format!("{beside}: {}; {} ms of CPU; {}", bare.times(), short(bare.cpu_ms), home.sync()?),
             ));
             if stalled == 0 {
                 table.add(Row::new(
