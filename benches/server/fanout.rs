@@ -36,7 +36,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
                 format!("{what}, {ROUNDS} times (min / median / max, ms)"),
                 target,
                 format!("{}; {} ms of CPU each time", found.times(), short(found.cpu_ms)),
-                format!("{beside}: {}; {} ms of CPU", bare.times(), short(bare.cpu_ms)),
+                format!("{beside}: {}; {} ms of CPU; {}", bare.times(), short(bare.cpu_ms), home.sync()?),
             ));
             if stalled == 0 {
                 table.add(Row::new(
@@ -48,9 +48,13 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
             } else {
                 table.add(Row::new(
                     format!("RSS per stalled reader, {STALLED} of them with full sockets: at once / 12 s later (KiB)"),
-                    "128",
+                    "128 more than one that reads",
                     format!("{} / {}", short(found.stalled.0), short(found.stalled.1)),
-                    format!("{} KiB of each in the kernel", short(found.unsent)),
+                    format!(
+                        "one that reads: {}; {} KiB of each in the kernel",
+                        short(found.after),
+                        short(found.unsent)
+                    ),
                 ));
             }
         }

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
-use crate::Result;
+use crate::{Result, table::Numbers};
 
 /// A process that says on standard output what it listens on and what it has done.
 pub(crate) struct Process {
@@ -108,6 +108,20 @@ impl Home {
     /// The log's file.
     pub(crate) fn log(&self) -> std::path::PathBuf {
         self.0.path().join("data/log.sqlite3")
+    }
+
+    /// What the disk below takes to keep 4 KiB, in milliseconds: what is promised is synced, so that this is part of
+    /// a start (several times) and of accepting a message (once).
+    pub(crate) fn sync(&self) -> Result<String> {
+        let mut file = fs::File::create(self.0.path().join("synced"))?;
+        let mut times = Numbers::default();
+        for _ in 0..50 {
+            file.write_all(&[1; 4096])?;
+            let began = Instant::now();
+            file.sync_data()?;
+            times.push_ms(began.elapsed());
+        }
+        Ok(format!("one fdatasync of this disk {}", times.spread()))
     }
 
     /// Starts the server here, on a free port, with nothing from this environment.

@@ -24,7 +24,7 @@ pub(crate) fn measure(table: &mut Table) -> Result<()> {
         peer.push_ms(began.elapsed());
     }
     let target = "15 ms";
-    let beside = format!("bare axum process {}", peer.spread());
+    let beside = format!("bare axum process {}; {}", peer.spread(), home.sync()?);
     for (what, numbers) in [("new data directory", fresh), ("existing one", known)] {
         let what = format!("cold start, {what}: spawn to first 200, {RUNS} runs (min / median / max, ms)");
         table.add(Row::new(what, target, numbers.spread(), beside.clone()));

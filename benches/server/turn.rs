@@ -76,7 +76,7 @@ async fn first_words(table: &mut Table, base: &str, wait: u64) -> Result<()> {
             short(added.median()),
             short(cold.as_secs_f64() * 1e3),
         ),
-        format!("the model asked directly: {}", own.percentiles()),
+        format!("the model asked directly: {}; {}", own.percentiles(), home.sync()?),
     ));
     Ok(())
 }
