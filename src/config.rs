@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -170,6 +170,19 @@ const SECRET_VARIABLES: [&str; 12] = [
     "OPENCODE_REPLY_TOKEN",
 ];
 
+impl Cli {
+    /// The command line and the environment of this process; what is wrong with them ends it with a sentence. A variable
+    /// that is set to nothing counts as not set: that is how compose files pass on what their user has left out.
+    pub fn read() -> Self {
+        let unset = |arg: clap::Arg| match arg.get_env().and_then(std::env::var_os) {
+            Some(value) if value.is_empty() => arg.env(None::<&str>),
+            Some(_) | None => arg,
+        };
+        let matches = Self::command().mut_args(unset).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
 impl Config {
     /// What the domain needs of the settings. Fails where no folder for data can be told.
     pub fn settings(&self) -> Result<Settings, String> {
@@ -226,7 +239,7 @@ fn default_data_dir(workspace: &Path) -> Result<PathBuf, String> {
     // Made before it is named: the same folder has to get the same log at the next start, whatever links lead to it.
     let absolute = std::fs::create_dir_all(workspace)
         .and_then(|()| workspace.canonicalize())
-        .map_err(|error| format!("the workspace {} cannot be used: {error}", workspace.display()))?;
+        .map_err(|error| format!("OPENCODE_WORKSPACE: {} cannot be used: {error}", workspace.display()))?;
     let base = std::env::var_os("XDG_DATA_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())

@@ -1,8 +1,10 @@
 //! The command line: serve (the default), healthcheck, openapi.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
-use clap::Parser;
 use opencode_api::{
     config::{Cli, Command, Config},
     server,
@@ -12,7 +14,7 @@ fn main() -> ExitCode {
     // First of all: no command that the agent runs may read this process's environment, where the keys stand. Where the
     // system has no such thing, there is no such way to read it either.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match cli.command.unwrap_or(Command::Serve) {
         Command::Openapi => {
             // A reader that has seen enough is no failure.
@@ -36,10 +38,15 @@ fn said(outcome: Result<(), String>) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    // Colours are for eyes alone; where there are some, NO_COLOR is left to decide.
+    if std::io::stderr().is_terminal() {
+        log.init()
+    } else {
+        log.with_ansi(false).init()
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -128,7 +128,7 @@ impl OpenCode {
             workspace::blocking(move || open_folders(&settings)).await
         };
         let (workspace, store) = opened?;
-        let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(std::io::Error::other)?;
+        let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(OpenError::Setting)?;
         let domain = Self(Arc::new(Inner {
             store,
             workspace,
@@ -148,6 +148,15 @@ impl OpenCode {
         domain.close_open_turns().await.map_err(std::io::Error::other)?;
         let chosen = domain.read(|snapshot| snapshot.model()).await.map_err(std::io::Error::other)?.value;
         *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
+        if domain.0.settings.model.is_some() {
+            // Whoever set one looks here for what is wrong with it. Nobody waits: a local server may have to be asked.
+            let domain = domain.clone();
+            tokio::spawn(async move {
+                if let Err(error) = domain.model_for(None).await {
+                    tracing::warn!("messages that name no model will be refused: {error}");
+                }
+            });
+        }
         Ok(domain)
     }
 
@@ -206,7 +215,10 @@ impl OpenCode {
 }
 
 fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
-    let workspace = workspace::Workspace::open(&settings.workspace)?;
+    let workspace = workspace::Workspace::open(&settings.workspace).map_err(|error| {
+        let folder = settings.workspace.display();
+        OpenError::Setting(Error::field("OPENCODE_WORKSPACE", format!("{folder} cannot be used: {error}")))
+    })?;
     // Looked at before it is made: a refused start leaves nothing in the workspace.
     let data_dir = real_path(&settings.data_dir)?;
     if data_dir.starts_with(workspace.root()) {

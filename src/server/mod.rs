@@ -3,7 +3,7 @@
 mod accept;
 mod stall;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -40,13 +40,19 @@ impl Server {
     /// Opens the domain, which closes what a crash left open, and then binds. The error is a sentence.
     pub async fn bind(config: Config) -> Result<Self, String> {
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
-        let mut ports = vec![config.grpc_port, config.http_port];
-        ports.dedup();
+        let mut ports = vec![("GRPC_PORT", config.grpc_port), ("HTTP_PORT", config.http_port)];
+        ports.dedup_by_key(|(_, port)| *port);
         let mut listeners = Vec::new();
-        for port in ports {
+        for (setting, port) in ports {
             let address = SocketAddr::new(config.host, port);
-            let listener = TcpListener::bind(address).await;
-            listeners.push(listener.map_err(|error| format!("cannot listen on {address}: {error}"))?);
+            let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+                ErrorKind::AddrInUse => format!("{address} is taken by another program; set {setting} to another port"),
+                ErrorKind::AddrNotAvailable => {
+                    format!("{} is no address of this machine; set OPENCODE_HOST to one of its own", config.host)
+                }
+                _ => format!("cannot listen on {address}: {error}"),
+            });
+            listeners.push(listener?);
         }
         let router = router(&domain, &config)?;
         let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
@@ -178,6 +184,16 @@ async fn sane_request_id(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// An origin as browsers send it. Any other text would never match, and nobody would know why.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let own = url::Url::parse(text).map(|url| url.origin()).ok().filter(url::Origin::is_tuple);
+    match own.map(|origin| origin.ascii_serialization()) {
+        Some(own) if own == text => HeaderValue::try_from(own).map_err(|error| error.to_string()),
+        Some(own) => Err(format!("OPENCODE_CORS_ORIGINS has \"{text}\"; the origin is written {own}")),
+        None => Err(format!("OPENCODE_CORS_ORIGINS has \"{text}\", which is no origin such as https://example.org")),
+    }
+}
+
 /// CORS for the origins that were named; none without.
 fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
     let origins: Vec<&str> = origins.iter().map(|origin| origin.trim()).filter(|origin| !origin.is_empty()).collect();
@@ -187,8 +203,8 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
     let allowed = if origins.contains(&"*") {
         AllowOrigin::any()
     } else {
-        let parsed: Result<Vec<HeaderValue>, _> = origins.iter().map(|origin| origin.parse()).collect();
-        AllowOrigin::list(parsed.map_err(|_| "OPENCODE_CORS_ORIGINS has a name that is no origin")?)
+        let parsed: Result<Vec<HeaderValue>, String> = origins.iter().map(|text| origin(text)).collect();
+        AllowOrigin::list(parsed?)
     };
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let names = |names: &[&'static str]| names.iter().copied().map(HeaderName::from_static).collect::<Vec<_>>();

@@ -23,6 +23,7 @@ mod openapi;
 mod parity;
 mod providers;
 mod session;
+mod settings;
 mod support;
 mod tidy;
 mod tools;

@@ -45,20 +45,22 @@ fn yes() -> bool {
     true
 }
 
+/// What names the operator's own table.
+const SETTING: &str = "OPENCODE_MODELS_FILE";
+
 /// Reads the table that is compiled in, and the operator's over it.
 pub(super) fn read(file: Option<&Path>) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = serde_json::from_str(COMPILED_IN).map_err(Error::internal)?;
     let Some(file) = file else { return Ok(entries) };
     let name = file.display();
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::field("models_file", format!("{name} cannot be read: {error}")))?;
-    let own: Vec<Entry> = serde_saphyr::from_str(&text).map_err(|error| {
-        Error::field("models_file", format!("{name} is no list of models: {}", error.without_snippet()))
-    })?;
+        .map_err(|error| Error::field(SETTING, format!("{name} cannot be read: {error}")))?;
+    let own: Vec<Entry> = serde_saphyr::from_str(&text)
+        .map_err(|error| Error::field(SETTING, format!("{name} is no list of models: {}", error.without_snippet())))?;
     for entry in own {
         let amounts = [entry.input_per_1m, entry.output_per_1m, entry.cache_read_per_1m, entry.cache_write_per_1m];
         if amounts.into_iter().flatten().any(|amount| !amount.is_finite() || amount < 0.0) {
-            return Err(Error::field("models_file", format!("{name} has a bad price for {}", entry.id)));
+            return Err(Error::field(SETTING, format!("{name} has a bad price for {}", entry.id)));
         }
         match entries.iter_mut().find(|old| old.provider == entry.provider && old.id == entry.id) {
             Some(old) => *old = entry,

@@ -217,6 +217,8 @@ pub enum OpenError {
         /// The version that this binary writes.
         known: i64,
     },
+    /// A setting is at fault.
+    Setting(Error),
     /// The file system said no.
     Io(std::io::Error),
     /// SQLite said no.
@@ -236,6 +238,7 @@ impl std::fmt::Display for OpenError {
                 "the log was written by a newer version of this server (format {found}, this one knows {known}); \
                  start that version, or set OPENCODE_DATA_DIR to another folder"
             ),
+            Self::Setting(error) => write!(f, "{error}"),
             Self::Io(error) => write!(f, "the data directory cannot be used: {error}"),
             Self::Sqlite(error) => write!(f, "the log cannot be opened: {error}"),
         }
