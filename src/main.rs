@@ -43,9 +43,9 @@ fn serve(config: Config) -> Result<(), String> {
         .with_writer(std::io::stderr);
     // Colours are for eyes alone; where there are some, NO_COLOR is left to decide.
     if std::io::stderr().is_terminal() {
-        log.init()
+        log.init();
     } else {
-        log.with_ansi(false).init()
+        log.with_ansi(false).init();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

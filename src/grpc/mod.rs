@@ -12,10 +12,14 @@ mod session;
 mod stream;
 mod turn;
 
-use axum::{Router, extract::Request, middleware, response::Response};
+use axum::{
+    Router,
+    extract::Request,
+    http::{Method, header},
+    middleware,
+};
 use tonic::{Request as Call, Response as Answer, Status};
 use tonic_web::GrpcWebLayer;
-use tower::ServiceExt;
 
 use crate::domain::OpenCode;
 use pb::open_code_service_server::{OpenCodeService, OpenCodeServiceServer};
@@ -45,28 +49,50 @@ pub(crate) fn router(domain: OpenCode, max_bytes: usize) -> Router {
         (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "reflection is off"),
     }
-    layers(routes.prepare().into_axum_router())
+    routes
+        .prepare()
+        .into_axum_router()
+        .fallback(async |request: Request| no_method(request.uri().path()).into_http::<axum::body::Body>())
+        .layer(middleware::from_fn(deadline::keep))
+        .layer(middleware::from_fn(error::finish))
+        .layer(GrpcWebLayer::new())
 }
 
-/// What no RPC took.
-pub(crate) async fn unknown(request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let answer = move || async move { no_method(&path).into_http::<axum::body::Body>() };
-    match layers(Router::new().fallback(answer)).oneshot(request).await {
-        Ok(response) => response,
+/// The form of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// gRPC, which needs HTTP/2.
+    Grpc,
+    /// gRPC-Web, over any HTTP.
+    Web,
+    /// A form that is not served, such as JSON in gRPC-Web.
+    Other,
+}
+
+/// The form in which a request calls; none where it is no call at all, whatever its path.
+pub(crate) fn form(request: &Request) -> Option<Form> {
+    let kind = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let rest = kind.strip_prefix("application/grpc")?;
+    if request.method() != Method::POST {
+        return None;
     }
+    Some(match rest {
+        "-web" | "-web+proto" | "-web-text" | "-web-text+proto" => Form::Web,
+        "" => Form::Grpc,
+        rest if rest.starts_with(['+', ';']) => Form::Grpc,
+        _ => Form::Other,
+    })
+}
+
+/// Whether a path is of a service here, so that what is no call of it can be told how to call.
+pub(crate) fn is_of_a_service(path: &str) -> bool {
+    let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+    service.is_some_and(|name| name == "opencode.v1.OpenCodeService" || name.starts_with("grpc."))
 }
 
 /// The answer to a path that is no method.
 fn no_method(path: &str) -> Status {
     Status::unimplemented(format!("there is no method {path}; reflection lists those that there are"))
-}
-
-fn layers(router: Router) -> Router {
-    router
-        .layer(middleware::from_fn(deadline::keep))
-        .layer(middleware::from_fn(error::finish))
-        .layer(GrpcWebLayer::new())
 }
 
 struct Service {

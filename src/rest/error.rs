@@ -5,7 +5,7 @@ use std::any::Any;
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderValue, StatusCode, Version, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -110,14 +110,9 @@ impl IntoResponse for ApiError {
 /// Writes the body of problems, with the request's id. Errors that the libraries make become problems here too.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let is_http1 = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     let (mut parts, _) = response.into_parts();
-    // The rest of the body is not read, so that this connection has no next request; the client has to know.
-    if is_http1 && parts.status == StatusCode::PAYLOAD_TOO_LARGE {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     parts.headers.remove(header::CONTENT_LENGTH);
     let body = Json(Problem { request_id: id, ..problem }).into_response().into_body();
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -128,6 +123,17 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
 pub(crate) fn unknown_path(path: &str) -> Response {
     let error = Error::new(Code::NotFound, format!("nothing is at {path}; /openapi.json and /docs have all paths"));
     ApiError(error).into_response()
+}
+
+/// A body of a type that is not taken.
+pub(crate) fn unsupported_type(detail: &str) -> Response {
+    ApiError(Error::new(Code::UnsupportedMediaType, detail)).into_response()
+}
+
+/// A path that only takes POST.
+pub(crate) fn must_be_posted(path: &str) -> Response {
+    let error = Error::new(Code::MethodNotAllowed, format!("{path} is a gRPC method, which is called by POST"));
+    ([(header::ALLOW, HeaderValue::from_static("POST"))], ApiError(error)).into_response()
 }
 
 /// A path without such a method; the router adds `Allow`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
     http::{HeaderMap, header, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -17,6 +17,10 @@ use crate::domain::{Code, Error};
 
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Most bytes of a body, told to every request.
+#[derive(Clone, Copy)]
+pub(super) struct MaxBody(pub(super) usize);
 
 /// A JSON body. Unknown fields are refused by the types themselves.
 pub(super) struct Body<T>(pub(super) T);
@@ -39,14 +43,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let bytes = read(request, state).await?;
-        if !is_json {
-            return Err(
-                Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json").into()
-            );
+        if !is_json(request.headers()) {
+            return Err(no_json().into());
         }
-        parse(&bytes).map(Self)
+        parse(&read(request, state).await?).map(Self)
     }
 }
 
@@ -60,9 +60,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
             return Ok(Self(T::default()));
         }
         if !is_json {
-            return Err(
-                Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json").into()
-            );
+            return Err(no_json().into());
         }
         Ok(Self(parse::<Option<T>>(&bytes)?.unwrap_or_default()))
     }
@@ -85,18 +83,42 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Error::new(Code::InvalidArgument, rejection.body_text()).into()),
+            Err(rejection) => Err(path_error(&rejection).into()),
         }
     }
 }
 
+fn path_error(rejection: &PathRejection) -> Error {
+    if let PathRejection::FailedToDeserializePathParams(failed) = rejection {
+        match failed.kind() {
+            ErrorKind::ParseErrorAtKey { key, value, .. } => {
+                return Error::field(key, format!("is no number in range: {value:?}"));
+            }
+            ErrorKind::InvalidUtf8InPathParam { key } => return Error::field(key, "is not UTF-8"),
+            // What is left are mistakes of ours in the type of a path.
+            _ => {}
+        }
+    }
+    Error::new(Code::InvalidArgument, rejection.body_text())
+}
+
+fn no_json() -> Error {
+    Error::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json")
+}
+
+fn over_the_limit() -> Error {
+    Error::new(Code::TooLarge, "the body is over the limit of this server (OPENCODE_MAX_BODY_BYTES)")
+}
+
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    // Before anything is read: a client that waits for leave to send is spared it.
+    let length = http_body::Body::size_hint(request.body()).lower();
+    if request.extensions().get::<MaxBody>().is_some_and(|max| length > max.0 as u64) {
+        return Err(over_the_limit().into());
+    }
     match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(Error::new(Code::TooLarge, "the body is over the limit of this server (OPENCODE_MAX_BODY_BYTES)")
-                .into())
-        }
+        Ok(Err(rejection)) if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE => Err(over_the_limit().into()),
         Ok(Err(rejection)) => Err(Error::new(Code::InvalidArgument, rejection.body_text()).into()),
         Err(_) => Err(Error::new(Code::InvalidArgument, format!("the body did not come within {BODY_TIME:?}")).into()),
     }

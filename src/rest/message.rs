@@ -195,6 +195,13 @@ pub(super) async fn get_message(
     Ok((EventCursor(read.as_of), Json(read.value)))
 }
 
+/// Which part of which message; named, so that what is wrong can be.
+#[derive(Deserialize)]
+pub(super) struct PartPath {
+    id: String,
+    index: i64,
+}
+
 /// One part of a message, whole, as bytes.
 ///
 /// Text, reasoning and tool results are UTF-8 text, a file is its bytes under its own type, a tool call's input and a
@@ -208,7 +215,7 @@ pub(super) async fn get_message(
 ))]
 pub(super) async fn get_message_part(
     State(domain): State<OpenCode>,
-    Path((id, index)): Path<(String, i64)>,
+    Path(PartPath { id, index }): Path<PartPath>,
     _: Query<NoParams>,
 ) -> Result<Response> {
     let read = domain.get_message_part(&id, index).await?;

@@ -15,7 +15,7 @@ mod shape;
 mod sse;
 mod turn;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::{Extension, Router, extract::DefaultBodyLimit};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::domain::OpenCode;
@@ -45,6 +45,7 @@ pub(crate) fn router(domain: OpenCode, max_body_bytes: usize) -> Router {
     let (api, _) = api().split_for_parts();
     api.method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(Extension(extract::MaxBody(max_body_bytes)))
         .with_state(domain)
         .merge(page::router())
 }

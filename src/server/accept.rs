@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
-use super::stall::{self, Watch};
+use super::{
+    linger::Lingering,
+    stall::{self, Watch},
+};
 
 /// How long a client may take to send its headers.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -81,8 +84,8 @@ pub(super) async fn serve(
             request.map(Body::new)
         });
         let service = service.map_response(move |response| stall::guard(response, &stalls, &cut));
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(service));
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             tokio::select! {

@@ -1,6 +1,9 @@
 //! One router (REST, gRPC, gRPC-Web), its layers, its listeners, and their end.
 
 mod accept;
+mod doors;
+mod leftover;
+mod linger;
 mod stall;
 
 use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
@@ -132,9 +135,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 fn router(domain: &OpenCode, config: &Config) -> Result<Router, String> {
     let rest = rest::router(domain.clone(), config.max_body_bytes);
     let grpc = grpc::router(domain.clone(), config.max_body_bytes);
-    let mut app = rest
-        .merge(grpc)
-        .fallback(fallback)
+    let mut app = doors::router(rest, grpc)
         .layer(CatchPanicLayer::custom(rest::error::panicked))
         .layer(middleware::from_fn(rest::error::finish));
     if let Some(cors) = cors(&config.cors_origins)? {
@@ -146,19 +147,11 @@ fn router(domain: &OpenCode, config: &Config) -> Result<Router, String> {
         .on_response(tower_http::trace::DefaultOnResponse::new().level(Level::DEBUG))
         .on_failure(DefaultOnFailure::new().level(Level::WARN));
     Ok(app
+        .layer(middleware::from_fn(leftover::tell))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(trace)
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(middleware::from_fn(sane_request_id)))
-}
-
-/// What no route took: in the language that the client speaks.
-async fn fallback(request: Request) -> Response {
-    let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if content_type.starts_with("application/grpc") {
-        return grpc::unknown(request).await;
-    }
-    rest::error::unknown_path(request.uri().path())
 }
 
 fn span(request: &Request) -> tracing::Span {

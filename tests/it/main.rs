@@ -22,6 +22,7 @@ mod models;
 mod openapi;
 mod parity;
 mod providers;
+mod refusals;
 mod session;
 mod settings;
 mod support;
