@@ -128,6 +128,26 @@ impl Error {
         Self { fields: vec![FieldError { field, message }], ..Self::new(Code::InvalidArgument, detail) }
     }
 
+    /// The same error, if the caller is at fault and nothing is named yet, as one of this field. The words stay.
+    pub fn of_field(mut self, field: &str) -> Self {
+        if self.code == Code::InvalidArgument && self.fields.is_empty() {
+            self.fields.push(FieldError { field: field.to_owned(), message: self.detail.clone() });
+        }
+        self
+    }
+
+    /// The same error of something inside the request: `path` is then `parts[0].path`.
+    pub fn inside(mut self, parent: &str) -> Self {
+        for bad in &mut self.fields {
+            let field = format!("{parent}.{}", bad.field);
+            if let Some(words) = self.detail.strip_prefix(&bad.field) {
+                self.detail = format!("{field}{words}");
+            }
+            bad.field = field;
+        }
+        self
+    }
+
     /// Nothing of that kind has this name.
     pub fn not_found(kind: &str, name: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no {kind} \"{name}\""))

@@ -264,7 +264,8 @@ impl OpenCode {
         if path.len() > MAX_PATH {
             return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
         }
-        let (data, found) = self.0.workspace.read_for_client(path, MAX_FILES as u64).await?;
+        let read = self.0.workspace.read_for_client(path, MAX_FILES as u64).await;
+        let (data, found) = read.map_err(|error| error.inside(field))?;
         let mime_type = mime_type.unwrap_or(found);
         check_mime(field, &mime_type)?;
         Ok(binary(Some(path.to_owned()), mime_type, data.into()))

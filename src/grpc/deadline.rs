@@ -1,5 +1,6 @@
 //! `grpc-timeout`: under axum nobody keeps it but us. It runs over the whole call, streams included; what it ends is
-//! the client's view, never a turn.
+//! the client's view, never a turn. One that cannot be read is refused: the protocol says nothing of it, and to wait
+//! without a limit is not what the caller has asked for.
 
 use std::{
     pin::Pin,
@@ -19,11 +20,17 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::error;
+use crate::domain::Error;
+
+/// The header that carries it.
+const NAME: &str = "grpc-timeout";
 
 /// Ends the call when its time is up.
 pub(super) async fn keep(request: Request, next: Next) -> Response {
-    let header = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok());
-    let Some(time) = header.and_then(parse) else { return next.run(request).await };
+    let Some(header) = request.headers().get(NAME) else { return next.run(request).await };
+    let Some(time) = header.to_str().ok().and_then(parse) else {
+        return Status::from(Error::field(NAME, "is at most eight digits and one of H, M, S, m, u, n")).into_http();
+    };
     let deadline = Instant::now() + time;
     let request_id = error::request_id(&request);
     match tokio::time::timeout_at(deadline, next.run(request)).await {

@@ -62,7 +62,9 @@ async fn requests_that_are_refused() {
         (send, part(json!({"binary": {"data": "eA==", "base64_data": "eA=="}})), "parts[1]"),
         (send, part(json!({"binary": {"base64_data": "no base64"}})), "parts[1].base64_data"),
         (send, part(json!({"binary": {"data": "eA==", "mime_type": "nonsense"}})), "parts[1].mime_type"),
-        (send, part(json!({"binary": {"path": "a//b"}})), "path"),
+        (send, part(json!({"binary": {"path": "a//b"}})), "parts[1].path"),
+        (send, file(json!({"path": "a//b"})), "attachments[0].path"),
+        (send, say("model", json!("gpt-5.22")), "model"),
         (send, file(json!({"content": "a"})), "attachments[0].path"),
         (send, file(json!({"path": "a.png", "content": "no base64"})), "attachments[0].content"),
         (send, file(json!({"path": "a", "content": "four", "size": 5})), "attachments[0].size"),
@@ -100,6 +102,7 @@ async fn requests_that_are_refused() {
         ("UpdateSession", json!({"title": "a", "permission_mode": 1}), "permission_mode"),
         ("ResetSession", json!({"idempotency_key": "a"}), "idempotency_key"),
         ("SetModel", json!({}), "model_id"),
+        ("SetModel", json!({"model_id": "gpt-5.22"}), "model_id"),
         ("ListModels", json!({"provider": "nobody"}), "provider"),
     ];
     for (id, rpc) in both(&server) {
@@ -163,12 +166,20 @@ async fn what_there_is_not_is_unimplemented_in_words() {
             "/nothing.at.all/Nothing",
             "/opencode.v1.OpenCodeService",
             "/grpc.health.v1.Health/Nothing",
+            // Paths of the first door.
+            "/messages",
+            "/session",
+            "/session/reset",
+            "/agent/cancel",
+            "/docs/",
+            "/",
         ] {
             let status = rpc.post(path, Vec::new()).await.err().unwrap_or_else(|| panic!("{path} is served"));
             check(&status, Code::Unimplemented, "UNIMPLEMENTED", id);
             assert!(!status.message().is_empty());
         }
     }
+    assert!(server.rest.log().await.is_empty(), "no call did what the path means to the first door");
 }
 
 #[tokio::test]
@@ -227,11 +238,13 @@ async fn a_deadline_ends_the_call_and_not_the_turn() {
     }
     let session = server.rest.read("/session").await;
     assert_eq!(session["message_count"], 4, "{session}");
-    for rpc in [Rpc::grpc(&server.rest.base), Rpc::web(&server.rest.base)] {
-        // What cannot be read is as if it were not there.
-        for nonsense in ["soon", "1", "-1S"] {
-            let rpc = rpc.clone().header("grpc-timeout", nonsense);
-            assert!(rpc.unary("GetSession", &json!({})).await.is_ok(), "{nonsense}");
+    // To wait without a limit is not what a caller has asked for whose limit cannot be read.
+    for (id, rpc) in both(&server) {
+        for nonsense in ["soon", "1", "-1S", "123456789m", "1.5S", ""] {
+            let status = refused(&rpc.clone().header("grpc-timeout", nonsense), "GetSession", &json!({})).await;
+            let fields = check(&status, Code::InvalidArgument, "INVALID_ARGUMENT", id);
+            assert_eq!(fields, ["grpc-timeout"], "{nonsense}");
         }
+        assert!(rpc.header("grpc-timeout", "99999999H").unary("GetSession", &json!({})).await.is_ok());
     }
 }

@@ -98,8 +98,9 @@ async fn bodies_that_are_refused() {
             part(json!({"type": "binary", "base64_data": "eA==", "mime_type": "a\r\nb/c"})),
             "parts[1].mime_type",
         ),
-        ("POST", "/messages", part(json!({"type": "binary", "path": ""})), "path"),
-        ("POST", "/messages", part(json!({"type": "binary", "path": "a//b"})), "path"),
+        ("POST", "/messages", part(json!({"type": "binary", "path": ""})), "parts[1].path"),
+        ("POST", "/messages", part(json!({"type": "binary", "path": "a//b"})), "parts[1].path"),
+        ("POST", "/messages", file(json!({"path": "a//b"})), "attachments[0].path"),
         ("POST", "/messages", file(json!({"path": "", "content": "x"})), "attachments[0].path"),
         ("POST", "/messages", file(json!({"path": "x.png", "content": "no base64"})), "attachments[0].content"),
         ("POST", "/messages", file(json!({"path": "x", "content": "x", "mime_type": "x"})), "attachments[0].mime_type"),
@@ -315,18 +316,20 @@ async fn names_of_nobody() {
         let answer = server.rest.get(path).await;
         // Bytes that are no text are no name at all.
         let (status, code) = if path.ends_with("%FF") { (400, "invalid_argument") } else { (404, "not_found") };
-        answer.problem(status, code);
+        let problem = answer.problem(status, code);
+        assert!(status == 404 || field(&problem) == "id", "{problem}");
     }
-    for index in ["x", "-", "1.5", "99999999999999999999"] {
+    for index in ["x", "-", "1.5", "99999999999999999999", "%FF"] {
         let answer = server.rest.get(&format!("/messages/msg_nobody/parts/{index}")).await;
-        answer.problem(400, "invalid_argument");
+        assert_eq!(field(&answer.problem(400, "invalid_argument")), "index");
     }
     for name in ["gpt-5.22", "openai/gpt-5.22", "nobody/gpt-5.2", "GPT-5.2"] {
-        for (method, path, body) in [
-            ("POST", "/messages", json!({"text": "Hello.", "model": name})),
-            ("PUT", "/agent/model", json!({"model_id": name})),
+        for (method, path, body, wrong) in [
+            ("POST", "/messages", json!({"text": "Hello.", "model": name}), "model"),
+            ("PUT", "/agent/model", json!({"model_id": name}), "model_id"),
         ] {
             let problem = server.rest.send(method, path, &body).await.problem(400, "invalid_argument");
+            assert_eq!(field(&problem), wrong, "{problem}");
             let detail = problem["detail"].as_str().expect("a detail");
             assert!(detail.contains(&format!("\"{name}\" is not known; did you mean \"")), "{detail}");
             assert!(detail.contains("/gpt-5.2"), "{detail}");

@@ -44,7 +44,7 @@ impl OpenCode {
         if wish.model_id.is_empty() {
             return Err(Error::field("model_id", "must not be empty"));
         }
-        let model = self.0.catalogue.resolve(&wish.model_id).await?;
+        let model = self.0.catalogue.resolve(&wish.model_id).await.map_err(|error| error.of_field("model_id"))?;
         let domain = self.clone();
         self.to_the_end(async move {
             let _gate = domain.0.gate.lock().await;
@@ -62,7 +62,7 @@ impl OpenCode {
     /// The model of a message that names this one, or none.
     pub(in crate::domain) async fn model_for(&self, name: Option<&str>) -> Result<Model> {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
-            return self.0.catalogue.resolve(name).await;
+            return self.0.catalogue.resolve(name).await.map_err(|error| error.of_field("model"));
         }
         match self.chosen().or_else(|| self.0.settings.model.clone()) {
             Some(name) => self.0.catalogue.resolve(&name).await,
