@@ -76,9 +76,9 @@ impl View for pb::Event {
 /// One turn, with the published names for what they cover.
 impl View for pb::SendMessageResponse {
     fn event(cursor: Cursor, event: &Event) -> Self {
-        let other = || sent::Response::Other(whole(cursor, event));
-        let response = match member(event, event.kind.clone()) {
-            Member::MessageCreated(pb::MessageCreated { message: Some(message) })
+        let mut whole = whole(cursor, event);
+        let response = match whole.event.take() {
+            Some(Member::MessageCreated(pb::MessageCreated { message: Some(message) }))
                 if message.role == i32::from(pb::MessageRole::Assistant) =>
             {
                 sent::Response::MessageStarted(pb::MessageStarted {
@@ -86,14 +86,15 @@ impl View for pb::SendMessageResponse {
                     timestamp: message.created_at,
                 })
             }
-            Member::ContentDelta(delta) => sent::Response::ContentDelta(delta),
-            Member::ToolCallStarted(started) => sent::Response::ToolCallStarted(started),
-            Member::ToolCallCompleted(completed) => sent::Response::ToolCallCompleted(completed),
-            Member::MessageCompleted(completed) => sent::Response::MessageCompleted(completed),
-            Member::TurnFailed(pb::TurnFailed { code, message, details, retryable }) => {
+            Some(Member::ContentDelta(delta)) => sent::Response::ContentDelta(delta),
+            Some(Member::ToolCallStarted(started)) => sent::Response::ToolCallStarted(started),
+            Some(Member::ToolCallCompleted(completed)) => sent::Response::ToolCallCompleted(completed),
+            Some(Member::MessageCompleted(completed)) => sent::Response::MessageCompleted(completed),
+            Some(Member::TurnFailed(pb::TurnFailed { code, message, details, retryable })) => {
                 sent::Response::Error(pb::ErrorResponse { code, message, details, retryable })
             }
-            _ => other(),
+            // What the published message has no name for.
+            other => sent::Response::Other(pb::Event { event: other, ..whole }),
         };
         Self { response: Some(response), cursor: cursor.to_string(), seq: event.seq, turn: None }
     }
@@ -110,11 +111,12 @@ impl View for pb::SendMessageResponse {
 /// Whole messages.
 impl View for pb::StreamMessagesResponse {
     fn event(cursor: Cursor, event: &Event) -> Self {
-        let told = match member(event, event.kind.clone()) {
-            Member::MessageCreated(created) => streamed::Event::MessageCreated(created),
-            Member::MessageUpdated(updated) => streamed::Event::MessageUpdated(updated),
-            Member::MessageDeleted(deleted) => streamed::Event::MessageDeleted(deleted),
-            _ => streamed::Event::Other(whole(cursor, event)),
+        let mut whole = whole(cursor, event);
+        let told = match whole.event.take() {
+            Some(Member::MessageCreated(created)) => streamed::Event::MessageCreated(created),
+            Some(Member::MessageUpdated(updated)) => streamed::Event::MessageUpdated(updated),
+            Some(Member::MessageDeleted(deleted)) => streamed::Event::MessageDeleted(deleted),
+            other => streamed::Event::Other(pb::Event { event: other, ..whole }),
         };
         Self { event: Some(told), cursor: cursor.to_string(), seq: event.seq }
     }

@@ -5,11 +5,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Result, part, pb,
-    session::{refuse_later, signed, text, time, with_cursor},
+    session::{page, refuse_later, signed, text, time, with_cursor},
     stream::{Streaming, request_id, view},
 };
 use crate::domain::{
-    Attachment, Error, List, ListMessages, Message, OpenCode, Order, PageQuery, Pagination, Read, Role, SendMessage,
+    Attachment, Error, ListMessages, Message, OpenCode, Order, PageQuery, Pagination, Read, Role, SendMessage,
     WholePart,
 };
 
@@ -55,15 +55,14 @@ pub(super) async fn list_messages(
         Ok(pb::SortOrder::Desc) => Some(Order::Desc),
         Err(_) => return Err(Error::field("order", "is not a known order").into()),
     };
-    let page = PageQuery { order, ..page_query(pagination) };
-    let List { items, pagination, as_of } = domain.list_messages(ListMessages { page, role }).await?;
-    let answer = pb::ListMessagesResponse {
-        messages: items.into_iter().map(Into::into).collect(),
-        pagination: Some(pagination.into()),
-        as_of: as_of.to_string(),
-        as_of_seq: as_of.seq,
-    };
-    Ok(with_cursor(answer, as_of))
+    let wanted = PageQuery { order, ..page_query(pagination) };
+    let list = domain.list_messages(ListMessages { page: wanted, role }).await?;
+    Ok(page(list, |messages, pagination, as_of, as_of_seq| pb::ListMessagesResponse {
+        messages,
+        pagination,
+        as_of,
+        as_of_seq,
+    }))
 }
 
 pub(super) async fn stream_messages(

@@ -4,19 +4,18 @@ use tonic::Response;
 
 use super::{
     Result, pb,
-    session::{text, with_cursor},
+    session::{page, text},
 };
-use crate::domain::{List, ModelInfo, OpenCode, SetModel};
+use crate::domain::{ModelInfo, OpenCode, SetModel};
 
 pub(super) async fn list_models(domain: &OpenCode, wish: pb::ListModelsRequest) -> Result<pb::ListModelsResponse> {
-    let List { items, pagination, as_of } = domain.list_models(text(wish.provider).as_deref()).await?;
-    let answer = pb::ListModelsResponse {
-        models: items.into_iter().map(Into::into).collect(),
-        pagination: Some(pagination.into()),
-        as_of: as_of.to_string(),
-        as_of_seq: as_of.seq,
-    };
-    Ok(with_cursor(answer, as_of))
+    let list = domain.list_models(text(wish.provider).as_deref()).await?;
+    Ok(page(list, |models, pagination, as_of, as_of_seq| pb::ListModelsResponse {
+        models,
+        pagination,
+        as_of,
+        as_of_seq,
+    }))
 }
 
 pub(super) async fn set_model(domain: &OpenCode, wish: pb::SetModelRequest) -> Result<pb::SetModelResponse> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tonic::{Response, Status};
 
 use super::{Result, error::insert_cursor, pb};
-use crate::domain::{Cursor, Error, OpenCode, Read, ResetSession, Session, SessionStats, UpdateSession, Usage};
+use crate::domain::{Cursor, Error, List, OpenCode, Read, ResetSession, Session, SessionStats, UpdateSession, Usage};
 
 pub(super) async fn get_session(domain: &OpenCode) -> Result<pb::GetSessionResponse> {
     let Read { value, as_of } = domain.get_session().await?;
@@ -41,6 +41,16 @@ pub(super) fn with_cursor<T>(message: T, as_of: Cursor) -> Response<T> {
     let mut response = Response::new(message);
     insert_cursor(response.metadata_mut(), as_of);
     response
+}
+
+/// A page of a list, in the message that `answer` makes of items, pagination, and the place up to which it holds.
+pub(super) fn page<T: Into<P>, P, M>(
+    list: List<T>,
+    answer: impl FnOnce(Vec<P>, Option<pb::PaginationResponse>, String, u64) -> M,
+) -> Response<M> {
+    let List { items, pagination, as_of } = list;
+    let items = items.into_iter().map(Into::into).collect();
+    with_cursor(answer(items, Some(pagination.into()), as_of.to_string(), as_of.seq), as_of)
 }
 
 /// Refuses fields that promise something which is not kept yet: ignoring them would be a lie.

@@ -4,9 +4,9 @@ use super::{
     Result,
     message::page_query,
     pb,
-    session::{time, with_cursor},
+    session::{page, time, with_cursor},
 };
-use crate::domain::{List, OpenCode, Read, Turn, TurnError, TurnStatus};
+use crate::domain::{OpenCode, Read, Turn, TurnError, TurnStatus};
 
 pub(super) async fn get_turn(domain: &OpenCode, wish: pb::GetTurnRequest) -> Result<pb::GetTurnResponse> {
     let pb::GetTurnRequest { turn_id, wait } = wish;
@@ -15,14 +15,8 @@ pub(super) async fn get_turn(domain: &OpenCode, wish: pb::GetTurnRequest) -> Res
 }
 
 pub(super) async fn list_turns(domain: &OpenCode, wish: pb::ListTurnsRequest) -> Result<pb::ListTurnsResponse> {
-    let List { items, pagination, as_of } = domain.list_turns(page_query(wish.pagination)).await?;
-    let answer = pb::ListTurnsResponse {
-        turns: items.into_iter().map(Into::into).collect(),
-        pagination: Some(pagination.into()),
-        as_of: as_of.to_string(),
-        as_of_seq: as_of.seq,
-    };
-    Ok(with_cursor(answer, as_of))
+    let list = domain.list_turns(page_query(wish.pagination)).await?;
+    Ok(page(list, |turns, pagination, as_of, as_of_seq| pb::ListTurnsResponse { turns, pagination, as_of, as_of_seq }))
 }
 
 impl From<Turn> for pb::Turn {

@@ -2,7 +2,12 @@
 
 use serde_json::Value;
 
-use super::{Event, Sse, alike::alike, rpc::Call, soon};
+use super::{
+    Event, Sse,
+    alike::alike,
+    rpc::Call,
+    sse::{Events, all, up_to},
+};
 
 /// A stream through any door.
 pub enum Following {
@@ -25,29 +30,17 @@ impl Following {
     }
 
     pub async fn rest(&mut self) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                events.push(event);
-            }
-            events
-        };
-        soon("the end of the stream", reading).await
+        all(self).await
     }
 
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                let found = event.name == name;
-                events.push(event);
-                if found {
-                    return events;
-                }
-            }
-            panic!("the stream ended before {name}: {events:?}");
-        };
-        soon(name, reading).await
+        up_to(name, self).await
+    }
+}
+
+impl Events for Following {
+    fn following(&mut self) -> impl Future<Output = Option<Event>> + Send {
+        self.event()
     }
 }
 

@@ -168,30 +168,12 @@ impl Sse {
 
     /// Everything up to the next event of that name, which is the last of the answer.
     pub async fn until(&mut self, name: &str) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                let found = event.name == name;
-                events.push(event);
-                if found {
-                    return events;
-                }
-            }
-            panic!("the stream ended before {name}: {:?}", names(&events));
-        };
-        soon(name, reading).await
+        up_to(name, self).await
     }
 
     /// Everything up to the end of the stream.
     pub async fn rest(&mut self) -> Vec<Event> {
-        let reading = async {
-            let mut events = Vec::new();
-            while let Some(event) = self.event().await {
-                events.push(event);
-            }
-            events
-        };
-        soon("the end of the stream", reading).await
+        all(self).await
     }
 
     /// As [`Self::rest`], when all that is expected has a known last number.
@@ -202,6 +184,46 @@ impl Sse {
         }
         events
     }
+}
+
+/// Whatever gives events, one after the other.
+pub trait Events: Send {
+    /// The next one; `None` at the end.
+    fn following(&mut self) -> impl Future<Output = Option<Event>> + Send;
+}
+
+impl Events for Sse {
+    fn following(&mut self) -> impl Future<Output = Option<Event>> + Send {
+        self.event()
+    }
+}
+
+/// The events up to the next one of that name, which has to come.
+pub async fn up_to(name: &str, stream: &mut impl Events) -> Vec<Event> {
+    let reading = async {
+        let mut events = Vec::new();
+        while let Some(event) = stream.following().await {
+            let found = event.name == name;
+            events.push(event);
+            if found {
+                return events;
+            }
+        }
+        panic!("the stream ended before {name}: {:?}", names(&events));
+    };
+    soon(name, reading).await
+}
+
+/// The events up to the end of the stream, which has to come.
+pub async fn all(stream: &mut impl Events) -> Vec<Event> {
+    let reading = async {
+        let mut events = Vec::new();
+        while let Some(event) = stream.following().await {
+            events.push(event);
+        }
+        events
+    };
+    soon("the end of the stream", reading).await
 }
 
 fn parse(block: &str) -> Frame {
