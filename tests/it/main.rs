@@ -14,6 +14,7 @@ mod bad_http;
 mod bad_input;
 mod crash;
 mod cursors;
+mod dialects;
 mod events;
 mod frames;
 mod full_disk;

@@ -105,7 +105,7 @@ impl Turn {
             model: self.model.model_id.clone(),
             full_model: info.id.clone(),
             system: system.to_owned(),
-            messages: history::for_model(&self.messages),
+            messages: history::for_model(&self.messages, info.supports_tools),
             tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
             max_output_tokens: info.max_output_tokens.min(MAX_OUTPUT),
             images: info.supports_attachments,

@@ -4,12 +4,17 @@ use std::collections::HashSet;
 
 use crate::domain::{
     message::{Message, Role},
-    part::{FinishReason, Part, ToolCall},
+    part::{FinishReason, Part, Text, ToolCall, ToolResult},
 };
 
 /// The messages as every dialect takes them: answers that failed are left out, every tool call has its result right
-/// behind it.
-pub(super) fn for_model(messages: &[Message]) -> Vec<Message> {
+/// behind it. A model that takes no tools is told in words what other models have done with them.
+pub(super) fn for_model(messages: &[Message], tools: bool) -> Vec<Message> {
+    let told = repaired(messages);
+    if tools { told } else { in_words(told) }
+}
+
+fn repaired(messages: &[Message]) -> Vec<Message> {
     let mut told: Vec<Message> = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         match message.role {
@@ -49,6 +54,54 @@ pub(super) fn for_model(messages: &[Message]) -> Vec<Message> {
         }
     }
     told
+}
+
+/// Calls and results as what a user says, since a model does as it believes to have done before. They join the message
+/// before them, because some models refuse two of a user in a row.
+fn in_words(messages: Vec<Message>) -> Vec<Message> {
+    let mut told: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut calls: Vec<ToolCall> = Vec::new();
+    for mut message in messages {
+        match message.role {
+            Role::Assistant => {
+                calls = message.tool_calls().cloned().collect();
+                message.parts.retain(|part| match part {
+                    Part::Text(_) | Part::Reasoning(_) | Part::Binary(_) | Part::ToolResult(_) | Part::Finish(_) => {
+                        true
+                    }
+                    Part::ToolCall(_) => false,
+                });
+                // A thought alone is no message.
+                if message.parts.iter().any(|part| matches!(part, Part::Text(_))) {
+                    told.push(message);
+                }
+                continue;
+            }
+            Role::Tool => {
+                message.role = Role::User;
+                for part in &mut message.parts {
+                    if let Part::ToolResult(result) = part {
+                        let text = call_in_words(&calls, result);
+                        *part = Part::Text(Text { text });
+                    }
+                }
+            }
+            Role::User => {}
+        }
+        match told.last_mut() {
+            Some(last) if last.role == Role::User => last.parts.append(&mut message.parts),
+            Some(_) | None => told.push(message),
+        }
+    }
+    told
+}
+
+fn call_in_words(calls: &[ToolCall], result: &ToolResult) -> String {
+    let (name, input) = match calls.iter().find(|call| call.id == result.tool_call_id) {
+        Some(call) => (call.name.as_str(), call.input.to_string()),
+        None => ("unknown", String::new()),
+    };
+    format!("(The tool {name} was called with {input} and gave:)\n{}", result.content)
 }
 
 fn results(message: &Message) -> impl Iterator<Item = &str> {

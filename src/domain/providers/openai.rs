@@ -121,7 +121,9 @@ impl OpenAi {
                 json!({"type": "function", "function": function})
             };
             body["tools"] = request.tools.iter().map(tool).collect();
-            if self.vendor.no_reasoning_with_tools.iter().any(|start| request.model.starts_with(start)) {
+            let is_one_of = |starts: &[&str]| starts.iter().any(|start| request.model.starts_with(start));
+            // Those that take no tools here at all are only asked through a proxy that translates, and refuse 'none'.
+            if is_one_of(self.vendor.no_reasoning_with_tools) && !is_one_of(self.vendor.no_tools) {
                 body["reasoning_effort"] = "none".into();
             }
         }
