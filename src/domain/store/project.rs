@@ -166,12 +166,18 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
     message.seq = here.cursor.seq;
     let view = message.view();
     let open = message.finished_at.is_none();
-    let changed = tx
-        .prepare_cached("UPDATE messages SET open = ?2, seq = ?3, view = ?4 WHERE id = ?1")?
-        .execute(params![message.id.as_str(), open, message.seq as i64, json(&view)?])?;
+    let changed = tx.prepare_cached("UPDATE messages SET open = ?2, view = ?3 WHERE id = ?1")?.execute(params![
+        message.id.as_str(),
+        open,
+        json(&view)?
+    ])?;
     if changed == 0 {
-        tx.prepare_cached("INSERT INTO messages (id, role, open, seq, view) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![message.id.as_str(), role(message.role), open, message.seq as i64, json(&view)?])?;
+        tx.prepare_cached("INSERT INTO messages (id, role, open, view) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            message.id.as_str(),
+            role(message.role),
+            open,
+            json(&view)?
+        ])?;
         count(tx, message.role, 1)?;
         touch(tx, here.at)?;
     }

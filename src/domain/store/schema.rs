@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::OpenError;
 
 /// The format that this binary reads and writes; a file of a higher one is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -23,10 +23,10 @@ CREATE TABLE sessions (
   ord INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL, user_messages INTEGER NOT NULL DEFAULT 0, assistant_messages INTEGER NOT NULL DEFAULT 0,
   tool_messages INTEGER NOT NULL DEFAULT 0, spent TEXT NOT NULL, models TEXT NOT NULL DEFAULT '[]');
--- view: the message as events and lists show it. seq: the event that wrote it; later deltas are folded in when read.
+-- view: the message as events and lists show it, with the event that wrote it; later deltas are folded in when read.
 CREATE TABLE messages (
   ord INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, role TEXT NOT NULL, open INTEGER NOT NULL,
-  seq INTEGER NOT NULL, view TEXT NOT NULL);
+  view TEXT NOT NULL);
 CREATE INDEX messages_by_role ON messages (role, ord);
 -- Parts whose whole is more than the view shows.
 CREATE TABLE parts (
@@ -45,6 +45,9 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_by_session ON ledger (session, id);
 ";
 
+/// From format 1: a number that nobody has read.
+const FROM_1: &str = "ALTER TABLE messages DROP COLUMN seq";
+
 /// Opens the writer's connection and brings the file up to date.
 pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
     let mut connection = Connection::open(file)?;
@@ -56,16 +59,16 @@ pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "cache_size", -1024)?;
     connection.set_prepared_statement_cache_capacity(64);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match found {
-        0 => {
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()?;
-        }
-        VERSION => {}
+    let change = match found {
+        0 => TABLES,
+        1 => FROM_1,
+        VERSION => return Ok(connection),
         _ => return Err(OpenError::Newer { found, known: VERSION }),
-    }
+    };
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(change)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
     Ok(connection)
 }
 
@@ -79,4 +82,27 @@ pub(super) fn open_reader(file: &std::path::Path) -> rusqlite::Result<Connection
     connection.pragma_update(None, "cache_size", -512)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_format_1_becomes_a_current_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("log");
+        let old = Connection::open(&file).expect("a file");
+        old.execute_batch(TABLES).expect("tables");
+        old.execute_batch("ALTER TABLE messages ADD COLUMN seq INTEGER NOT NULL DEFAULT 0").expect("a column");
+        old.pragma_update(None, "user_version", 1).expect("a version");
+        drop(old);
+        let insert = "INSERT INTO messages (id, role, open, view) VALUES ('a', 'user', 0, '{}')";
+        for _ in 0..2 {
+            let current = open(&file).expect("it opens");
+            assert!(current.prepare("SELECT seq FROM messages").is_err());
+            current.execute_batch("DELETE FROM messages").expect("a table");
+            current.execute_batch(insert).expect("a row");
+        }
+    }
 }
