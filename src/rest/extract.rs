@@ -111,6 +111,10 @@ fn over_the_limit() -> Error {
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::new(Code::UnsupportedMediaType, "send the body as it is, without Content-Encoding").into());
+    }
     // Before anything is read: a client that waits for leave to send is spared it.
     let length = http_body::Body::size_hint(request.body()).lower();
     if request.extensions().get::<MaxBody>().is_some_and(|max| length > max.0 as u64) {

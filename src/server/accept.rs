@@ -1,6 +1,12 @@
 //! The accept loop: what axum's own lacks (h2 keep-alive, a limit on slow headers, an end with a deadline).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
 use hyper::body::Incoming;
@@ -15,6 +21,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
 use super::{
+    leftover,
     linger::Lingering,
     stall::{self, Watch},
 };
@@ -83,9 +90,18 @@ pub(super) async fn serve(
             request.extensions_mut().insert(TcpConnectInfo { local_addr, remote_addr: Some(peer) });
             request.map(Body::new)
         });
-        let service = service.map_response(move |response| stall::guard(response, &stalls, &cut));
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(service));
+        let unread = Arc::new(AtomicBool::new(false));
+        let marked = Arc::clone(&unread);
+        let service = service.map_response(move |response| {
+            if leftover::is_told(&response) {
+                marked.store(true, Ordering::Relaxed);
+            }
+            stall::guard(response, &stalls, &cut)
+        });
+        let connection = builder.serve_connection_with_upgrades(
+            TokioIo::new(Lingering::new(stream, unread)),
+            TowerToHyperService::new(service),
+        );
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             tokio::select! {

@@ -39,6 +39,11 @@ pub(super) async fn tell(request: Request, next: Next) -> Response {
     response
 }
 
+/// Whether an answer says that its request was not read to the end.
+pub(super) fn is_told(response: &Response) -> bool {
+    response.headers().get(header::CONNECTION).is_some_and(|value| value == "close")
+}
+
 /// Whether the rest has come already and is not much.
 fn is_short(body: Body) -> bool {
     let mut rest = body.into_data_stream();

@@ -40,6 +40,11 @@ async fn only_json_is_taken() {
         }
         send(&server, method, path, &[], body).await.problem(415, "unsupported_media_type");
     }
+    for encoding in ["gzip", "br, identity", ""] {
+        let headers = [("content-type", "application/json"), ("content-encoding", encoding)];
+        let problem = send(&server, "POST", "/messages", &headers, HELLO).await.problem(415, "unsupported_media_type");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Content-Encoding")), "{problem}");
+    }
     assert!(server.rest.log().await.is_empty());
     for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.some+json"] {
         model.then(vec![text("Yes.")]);
