@@ -80,7 +80,8 @@ events! {
     TurnStarted(TurnStarted) = "turn_started";
     /// A message appeared; it replaces what the client has under its id.
     MessageCreated(MessageEvent) = "message_created";
-    /// A message changed; it replaces what the client has.
+    /// A message changed; it replaces what the client has. Comes when a part is complete and at the message's end; for
+    /// the results of tools only where it is not mostly a repetition, since `tool_call_completed` has each at once.
     MessageUpdated(MessageEvent) = "message_updated";
     /// Words of the model: append to the part, or open the next one.
     ContentDelta(TextDelta) = "content_delta";
@@ -183,7 +184,8 @@ pub struct ToolCallStarted {
     pub size: Option<u64>,
 }
 
-/// A tool call has ended.
+/// A tool call has ended. What is in it replaces what the client has of the result's part; the TOOL message itself
+/// follows at the latest when its last call has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ToolCallCompleted {
     /// The TOOL message that has the result.
@@ -196,6 +198,9 @@ pub struct ToolCallCompleted {
     pub output: String,
     /// Whether the tool failed.
     pub is_error: bool,
+    /// Figures beside the words, such as an exit code; what is in it depends on the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
     /// True where the output is cut here.

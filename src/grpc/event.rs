@@ -246,8 +246,17 @@ impl From<ToolCallStarted> for pb::ToolCallStarted {
 
 impl From<ToolCallCompleted> for pb::ToolCallCompleted {
     fn from(completed: ToolCallCompleted) -> Self {
-        let ToolCallCompleted { message_id, part_index, tool_call_id, output, is_error, duration_ms, truncated, size } =
-            completed;
+        let ToolCallCompleted {
+            message_id,
+            part_index,
+            tool_call_id,
+            output,
+            is_error,
+            metadata,
+            duration_ms,
+            truncated,
+            size,
+        } = completed;
         Self {
             tool_call_id: tool_call_id.to_string(),
             output,
@@ -257,6 +266,7 @@ impl From<ToolCallCompleted> for pb::ToolCallCompleted {
             duration_ms: Some(signed(duration_ms)),
             truncated,
             size: size.map(signed).unwrap_or_default(),
+            metadata: metadata.map(|value| value.to_string()).unwrap_or_default(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod cursors;
 mod events;
 mod frames;
 mod full_disk;
+mod growth;
 mod messages;
 mod models;
 mod openapi;

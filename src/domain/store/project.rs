@@ -7,9 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::read::AgentRow;
 use crate::domain::{
     cursor::Cursor,
-    event::{EventKind, MessageEvent, SessionEvent, TurnStarted},
+    event::{EventKind, MessageEvent, SessionEvent, ToolCallCompleted, TurnStarted},
     id::{MessageId, TurnId},
     message::{Message, Role},
+    part::{Part, ToolResult},
     status::Activity,
     turn::{Turn, TurnStatus},
     usage::{Spent, Usage},
@@ -58,11 +59,13 @@ pub(super) fn apply(
     Ok((kind, None))
 }
 
-/// The message that a delta grows: such events are found again when an unfinished message is read.
+/// The message that an event adds to without writing its row: such events are found again when an unfinished message
+/// is read.
 pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
     match kind {
         EventKind::ContentDelta(delta) | EventKind::ReasoningDelta(delta) => Some(&delta.message_id),
         EventKind::ToolInputDelta(delta) | EventKind::ToolOutputDelta(delta) => Some(&delta.message_id),
+        EventKind::ToolCallCompleted(completed) => Some(&completed.message_id),
         EventKind::SessionCreated(_)
         | EventKind::SessionUpdated(_)
         | EventKind::SessionReset(_)
@@ -70,7 +73,6 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
         | EventKind::MessageCreated(_)
         | EventKind::MessageUpdated(_)
         | EventKind::ToolCallStarted(_)
-        | EventKind::ToolCallCompleted(_)
         | EventKind::MessageCompleted(_)
         | EventKind::MessageDeleted(_)
         | EventKind::MessagesCleared(_)
@@ -113,6 +115,7 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
             agent.tools.push((event.tool_call_id.clone(), event.tool_name.clone()));
         }),
         EventKind::ToolCallCompleted(event) => {
+            put_result(tx, event)?;
             change_agent(tx, |agent| agent.tools.retain(|(id, _)| *id != event.tool_call_id))
         }
         EventKind::ModelChanged(event) => put(tx, "model", &event.model),
@@ -191,6 +194,24 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
         }
     }
     Ok(MessageEvent { message: view })
+}
+
+/// Stores a tool's result whole, beside the row of its message: that is written again only with a `message_updated`.
+fn put_result(tx: &Transaction<'_>, event: &ToolCallCompleted) -> rusqlite::Result<()> {
+    let part = Part::ToolResult(ToolResult {
+        tool_call_id: event.tool_call_id.clone(),
+        content: event.output.clone(),
+        metadata: event.metadata.clone(),
+        is_error: event.is_error,
+        truncated: false,
+        size: None,
+    });
+    tx.prepare_cached(
+        "INSERT INTO parts (message, idx, whole) SELECT ord, ?2, ?3 FROM messages WHERE id = ?1
+         ON CONFLICT (message, idx) DO UPDATE SET whole = excluded.whole",
+    )?
+    .execute(params![event.message_id.as_str(), event.part_index, json(&part)?])
+    .map(drop)
 }
 
 /// The column of `sessions` that counts messages of a role.

@@ -14,6 +14,7 @@ pub fn check(events: &[Event]) -> Messages {
     }
     assert!(judge.turn.is_none(), "a turn without turn_completed: {:?}", judge.turn);
     assert_eq!(judge.messages.0, judge.whole.0, "who ignores every delta ends in the same state");
+    assert_eq!(judge.messages.0, judge.told.0, "and so does who takes whole messages only");
     judge.messages
 }
 
@@ -23,6 +24,10 @@ struct Judge {
     messages: Messages,
     /// Without deltas.
     whole: Messages,
+    /// Of whole messages only.
+    told: Messages,
+    /// The results that are complete, as their events had them.
+    results: HashMap<String, String>,
     turn: Option<Turn>,
     /// The turns that have ended.
     ended: Vec<Value>,
@@ -70,9 +75,24 @@ impl Judge {
         if !event.name.ends_with("_delta") {
             self.whole.apply(event);
         }
+        if event.name.starts_with("message") || event.name == "session_reset" {
+            self.told.apply(event);
+        }
+        if event.name == "tool_call_completed" {
+            let output = event.json["output"].as_str().expect("text");
+            self.results.insert(call_id(&event.json), output.to_owned());
+        }
         let Some(message) = event.message() else { return };
         assert_eq!(message["seq"], event.json["seq"], "a message's seq is its event's");
         assert_eq!(message.get("turn_id"), event.json.get("turn_id"));
+        for part in message["parts"].as_array().expect("parts").iter().filter(|part| part["type"] == "tool_result") {
+            // A message of many large parts has less of each.
+            if let Some(output) = self.results.get(&call_id(part)) {
+                let content = part["content"].as_str().expect("text");
+                assert!(output.starts_with(content), "a result that was complete changed: {output} -> {content}");
+                assert!(part["truncated"] == true || output == content, "cut without a word");
+            }
+        }
         if let Some(before) = before {
             replaces(&before, message);
         }
