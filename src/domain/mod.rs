@@ -63,6 +63,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The model of turns that name none, as `provider/id`; the first available if unset.
     pub model: Option<String>,
+    /// The model that makes titles, as `provider/id`; `none` for none; if unset the small one of the turn's provider.
+    pub title_model: Option<String>,
     /// Keys and addresses of model providers.
     pub providers: ProviderSettings,
     /// Variables that no child process gets.

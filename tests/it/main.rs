@@ -26,6 +26,7 @@ mod providers;
 mod session;
 mod support;
 mod tidy;
+mod titles;
 mod tools;
 mod tools_bash;
 mod tools_files;

@@ -1,30 +1,24 @@
 //! One model call with its retries: the only place that asks a provider again.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
 
 use super::{
     End, Turn, act,
     answer::{Answer, Step},
+    cost::{Metered, Outcome, code},
     history,
 };
 use crate::domain::{
     error::Error,
     event::{EventKind, MessageEvent, ModelRetry},
-    id::MessageId,
     message::{Message, Role},
     part::FinishReason,
     providers::{Delta, ProviderError, ProviderErrorKind, Request},
-    session::now,
-    store::{Batch, LedgerRow},
+    store::Batch,
     tools,
-    turn::TurnErrorCode,
-    usage::{Spent, Tokens, Usage},
+    usage::Usage,
 };
 
 /// Most retries of one call.
@@ -115,10 +109,10 @@ impl Turn {
 
     /// One attempt, with its row in the ledger.
     async fn attempt(&self, request: &Request, number: u32) -> Attempt {
-        let (at, began) = (now(), Instant::now());
+        let call = Metered::begin(&self.id, &self.model, "turn", number);
         let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
         let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
-        let outcome = loop {
+        let outcome: Outcome = loop {
             let next = tokio::select! {
                 biased;
                 () = self.tools.cancel.cancelled() => break Err(None),
@@ -140,11 +134,11 @@ impl Turn {
         };
         // The connection is closed before the ending is stored: a cancelled call costs nothing more.
         drop(deltas);
-        let spent = self.spent(&answer, &outcome);
-        let (reason, name) = match &outcome {
-            Ok(reason) => (*reason, "ok"),
-            Err(None) => (FinishReason::Canceled, "canceled"),
-            Err(Some(error)) => (FinishReason::Error, code(error.kind).as_str()),
+        let spent = call.spent(answer.tokens, answer.is_shown(), &outcome);
+        let reason = match &outcome {
+            Ok(reason) => *reason,
+            Err(None) => FinishReason::Canceled,
+            Err(Some(_)) => FinishReason::Error,
         };
         let (message, mut batch) = if answer.is_shown() {
             let (message, batch) = answer.finish(reason, Usage::from(spent), Batch::new());
@@ -162,7 +156,7 @@ impl Turn {
         if let Some(message) = results.clone() {
             batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }));
         }
-        let row = self.ledger_row(at, began, number, name, spent, message.as_ref().map(|message| message.id.clone()));
+        let row = call.row(&outcome, spent, message.as_ref().map(|message| message.id.clone()));
         if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
             return Attempt::Broken(error);
         }
@@ -170,60 +164,6 @@ impl Turn {
             Ok(reason) => Attempt::Whole(Box::new(Answered { reason, message, results })),
             Err(None) => Attempt::Canceled,
             Err(Some(error)) => Attempt::Failed(error),
-        }
-    }
-
-    /// What an attempt spent. One that was refused before the model said anything cost nothing; one that stalled, was
-    /// cancelled, or was cut after the model began costs what we are not told, so that its cost counts as unknown.
-    fn spent(&self, answer: &Answer, outcome: &Result<FinishReason, Option<ProviderError>>) -> Spent {
-        let tokens = answer.tokens.unwrap_or_default();
-        let price = self.model.price.as_ref();
-        if outcome.is_ok() && answer.tokens.is_some() {
-            return Spent::call(tokens, price.map(|price| price.cost(&tokens)));
-        }
-        let refused = match outcome {
-            Err(Some(error)) => match error.kind {
-                ProviderErrorKind::Rejected | ProviderErrorKind::Unavailable => true,
-                ProviderErrorKind::Stalled => false,
-            },
-            Ok(_) | Err(None) => false,
-        };
-        if refused && !answer.is_shown() && tokens == Tokens::default() {
-            return Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 0 };
-        }
-        Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 1 }
-    }
-
-    fn ledger_row(
-        &self,
-        at: Timestamp,
-        began: Instant,
-        attempt: u32,
-        outcome: &'static str,
-        spent: Spent,
-        message_id: Option<MessageId>,
-    ) -> LedgerRow {
-        let info = &self.model.info;
-        let price = self.model.price.is_some().then(|| {
-            serde_json::json!({
-                "input": info.cost_per_1m_input,
-                "output": info.cost_per_1m_output,
-                "cache_read": info.cost_per_1m_cache_read,
-                "cache_write": info.cost_per_1m_cache_write,
-            })
-            .to_string()
-        });
-        LedgerRow {
-            turn_id: self.id.clone(),
-            message_id,
-            at,
-            kind: "turn",
-            model: info.id.clone(),
-            attempt,
-            outcome,
-            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            spent,
-            price,
         }
     }
 }
@@ -272,14 +212,6 @@ fn delay(attempt: u32, retry_after: Option<Duration>) -> Duration {
     // Between three quarters and all of it. The random part of a new id is as good a die as any.
     let die = (uuid::Uuid::new_v4().as_u128() % 256) as u32;
     full * 3 / 4 + full / 4 * die / 256
-}
-
-fn code(kind: ProviderErrorKind) -> TurnErrorCode {
-    match kind {
-        ProviderErrorKind::Rejected => TurnErrorCode::ProviderError,
-        ProviderErrorKind::Unavailable => TurnErrorCode::ProviderUnavailable,
-        ProviderErrorKind::Stalled => TurnErrorCode::ProviderTimeout,
-    }
 }
 
 fn failed(error: &ProviderError, attempts: u32) -> End {

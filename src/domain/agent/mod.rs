@@ -3,12 +3,15 @@
 
 mod act;
 mod answer;
+mod aside;
 mod call;
+mod cost;
 mod history;
 mod output;
 mod prompt;
 mod recover;
 mod running;
+mod title;
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -19,6 +22,7 @@ use futures_util::FutureExt;
 
 pub(super) use recover::recover;
 pub(super) use running::Running;
+pub(super) use title::Untitled;
 
 use call::Answered;
 
@@ -58,14 +62,28 @@ pub(super) enum End {
     Failed(FinishReason, Box<TurnError>),
 }
 
-/// Runs a turn to its end, whatever happens in it.
-pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: SessionId, model: Model) {
+/// Runs a turn to its end, whatever happens in it. An `untitled` session gets a title meanwhile.
+pub(super) async fn run(
+    domain: OpenCode,
+    running: Arc<Running>,
+    session_id: SessionId,
+    model: Model,
+    untitled: Option<Untitled>,
+) {
     let began = Instant::now();
+    let given_up = running.token().child_token();
+    let titling = untitled.map(|untitled| {
+        let (domain, turn) = (domain.clone(), running.id().clone());
+        title::make(domain, turn, session_id.clone(), model.clone(), untitled, given_up.clone())
+    });
     let turn = Turn::new(domain.clone(), running.clone(), session_id, model);
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
-        turn.play(began).await
+        match titling {
+            Some(titling) => title::beside(turn.play(began), titling, &given_up).await,
+            None => turn.play(began).await,
+        }
     })
     .catch_unwind()
     .await
