@@ -105,6 +105,8 @@ events! {
     ModelRetry(ModelRetry) = "model_retry";
     /// The session's model changed; it holds from the next turn on.
     ModelChanged(ModelChanged) = "model_changed";
+    /// What came before is told to the model in short, to fit into its context; stored messages stay as they are.
+    ContextCompacted(ContextCompacted) = "context_compacted";
     /// The agent's status changed.
     AgentStatusChanged(AgentStatusChanged) = "agent_status_changed";
     /// Why a turn did not end well.
@@ -256,6 +258,23 @@ pub struct ModelChanged {
     pub previous: Option<String>,
 }
 
+/// What came before is told to the model in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ContextCompacted {
+    /// Tokens of the next prompt before, as estimated.
+    pub tokens_before: u64,
+    /// Tokens of it after, as estimated.
+    pub tokens_after: u64,
+    /// The message with the summary that the model is told in place of all before it, but for the user's message of
+    /// its turn. It is no answer to the user; its `message_completed` comes after this. Absent where only old tool
+    /// output is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary_message_id: Option<MessageId>,
+    /// Where only old tool output is left out: the first message whose output the model is still told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_message_id: Option<MessageId>,
+}
+
 /// The agent's status changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentStatusChanged {
@@ -324,6 +343,7 @@ impl EventKind {
             | Self::MessagesCleared(_)
             | Self::ModelRetry(_)
             | Self::ModelChanged(_)
+            | Self::ContextCompacted(_)
             | Self::AgentStatusChanged(_)
             | Self::TurnFailed(_)
             | Self::TurnCompleted(_)) => other,
@@ -352,6 +372,7 @@ impl EventKind {
             | Self::ToolCallCompleted(_)
             | Self::MessageCompleted(_)
             | Self::ModelRetry(_)
+            | Self::ContextCompacted(_)
             | Self::AgentStatusChanged(_)
             | Self::TurnFailed(_) => false,
         }

@@ -36,9 +36,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
-    AgentStatusChanged, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent, MessagesCleared,
-    ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted,
-    TurnStarted,
+    AgentStatusChanged, ContextCompacted, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent,
+    MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta,
+    TurnCompleted, TurnStarted,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};

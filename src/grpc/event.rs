@@ -9,9 +9,9 @@ use super::{
     stream::{Streaming, View, request_id, view},
 };
 use crate::domain::{
-    AgentStatusChanged, Cursor, Event, EventKind, EventPage, ListEvents, MessageCompleted, MessageDeleted,
-    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent, StreamEvents,
-    TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
+    AgentStatusChanged, ContextCompacted, Cursor, Event, EventKind, EventPage, ListEvents, MessageCompleted,
+    MessageDeleted, MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent,
+    StreamEvents, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
 };
 
 pub(super) async fn stream_events(
@@ -201,6 +201,17 @@ fn member(event: &Event, kind: EventKind) -> Member {
         EventKind::ModelChanged(ModelChanged { model, previous }) => {
             Member::ModelChanged(pb::ModelChanged { model, previous: previous.unwrap_or_default() })
         }
+        EventKind::ContextCompacted(ContextCompacted {
+            tokens_before,
+            tokens_after,
+            summary_message_id,
+            kept_from_message_id,
+        }) => Member::ContextCompacted(pb::ContextCompacted {
+            tokens_before: signed(tokens_before),
+            tokens_after: signed(tokens_after),
+            summary_message_id: summary_message_id.map(|id| id.to_string()).unwrap_or_default(),
+            kept_from_message_id: kept_from_message_id.map(|id| id.to_string()).unwrap_or_default(),
+        }),
         EventKind::AgentStatusChanged(AgentStatusChanged { status, current_operation }) => {
             Member::AgentStatusChanged(pb::AgentStatusChanged {
                 status: pb::AgentStatus::from(status).into(),

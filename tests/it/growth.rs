@@ -30,7 +30,8 @@ fn large(server: &Server) {
 
 async fn many_results_of_one_answer_grow_the_log_by_their_own_size(dialect: Dialect) {
     let answer = vec![call("view", &json!({"path": "large.txt"})); 100];
-    let model = Model::start(dialect, [answer, vec![text("Done.")]]).await;
+    // All of it is more than the model's context takes, so that it is summarised before the next call.
+    let model = Model::start(dialect, [answer, vec![text("It has many lines.")], vec![text("Done.")]]).await;
     let server = Setup::with(&model).start();
     large(&server);
     let sent = server.rest.ask("Read.").await;

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use super::{
     End, Turn, act,
     answer::{Answer, Step},
+    compact::limit,
     cost::{Metered, Outcome, code},
     history,
 };
@@ -15,7 +16,7 @@ use crate::domain::{
     event::{EventKind, MessageEvent, ModelRetry},
     message::{Message, Role},
     part::FinishReason,
-    providers::{Delta, ProviderError, ProviderErrorKind, Request},
+    providers::{Delta, ProviderError, ProviderErrorKind, Request, ToolSpec},
     store::Batch,
     tools,
     usage::Usage,
@@ -44,6 +45,20 @@ pub(super) struct Answered {
     pub(super) results: Option<Message>,
 }
 
+/// The retries of one call.
+#[derive(Default)]
+pub(super) struct Retries {
+    made: u32,
+    waited: Duration,
+}
+
+impl Retries {
+    /// The number of the coming attempt, from 1.
+    pub(super) fn attempt(&self) -> u32 {
+        self.made + 1
+    }
+}
+
 /// What came of one attempt.
 enum Attempt {
     Whole(Box<Answered>),
@@ -53,12 +68,14 @@ enum Attempt {
 }
 
 impl Turn {
-    /// Asks the model for its next answer.
+    /// Asks the model for its next answer, and makes room in its context before where that is needed.
     pub(super) async fn call(&mut self, system: &str) -> Result<Answered, End> {
-        let request = self.request(system);
-        let mut waited = Duration::ZERO;
-        for attempt in 1..=RETRIES + 1 {
-            let error = match self.attempt(&request, attempt).await {
+        self.make_room(system, false).await?;
+        let mut request = self.request(system);
+        let mut retries = Retries::default();
+        let mut refused = false;
+        loop {
+            let error = match self.attempt(&request, retries.attempt()).await {
                 Attempt::Whole(answered) => {
                     self.domain.0.model_failing.store(false, Ordering::Relaxed);
                     return Ok(*answered);
@@ -68,40 +85,64 @@ impl Turn {
                 Attempt::Failed(error) => error,
             };
             self.domain.0.model_failing.store(true, Ordering::Relaxed);
-            let delay = delay(attempt, error.retry_after);
-            let again = match error.kind {
-                ProviderErrorKind::Rejected => false,
-                ProviderErrorKind::Unavailable | ProviderErrorKind::Stalled => true,
-            };
-            if !again || attempt > RETRIES || waited + delay > MAX_WAITING {
-                return Err(failed(&error, attempt));
-            }
-            waited += delay;
-            let retry = ModelRetry {
-                attempt,
-                of: RETRIES,
-                delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                code: code(error.kind),
-            };
-            let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
-            self.domain.0.store.append(batch).await?;
-            tokio::select! {
-                () = self.tools.cancel.cancelled() => return Err(End::canceled(&self.running)),
-                () = tokio::time::sleep(delay) => {}
+            let too_long = error.kind == ProviderErrorKind::TooLong;
+            // Once: what is refused in short too is at fault itself.
+            if too_long && !std::mem::replace(&mut refused, true) && self.make_room(system, true).await? {
+                request = self.request(system);
+                retries.made += 1;
+            } else if !self.again(&mut retries, &error).await? {
+                return Err(failed(&error, retries.attempt()));
             }
         }
-        Err(End::internal())
+    }
+
+    /// Whether a call that failed is made again; if so, its time has come when this answers.
+    pub(super) async fn again(&self, retries: &mut Retries, error: &ProviderError) -> Result<bool, End> {
+        let attempt = retries.attempt();
+        let delay = delay(attempt, error.retry_after);
+        let helps = match error.kind {
+            ProviderErrorKind::Rejected | ProviderErrorKind::TooLong => false,
+            ProviderErrorKind::Unavailable | ProviderErrorKind::Stalled => true,
+        };
+        if !helps || attempt > RETRIES || retries.waited + delay > MAX_WAITING {
+            return Ok(false);
+        }
+        retries.made += 1;
+        retries.waited += delay;
+        let retry = ModelRetry {
+            attempt,
+            of: RETRIES,
+            delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            code: code(error.kind),
+        };
+        let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
+        self.domain.0.store.append(batch).await?;
+        tokio::select! {
+            () = self.tools.cancel.cancelled() => Err(End::canceled(&self.running)),
+            () = tokio::time::sleep(delay) => Ok(true),
+        }
+    }
+
+    /// The tools that the model may call.
+    pub(super) fn tool_specs(&self) -> Vec<ToolSpec> {
+        if self.model.info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() }
     }
 
     fn request(&self, system: &str) -> Request {
         let info = &self.model.info;
+        let mut max_output_tokens = info.max_output_tokens.min(MAX_OUTPUT);
+        let (window, size) = (u64::from(info.context_window), self.context.size);
+        if size <= limit(window) {
+            // Some providers refuse a prompt that leaves no room for as long an answer.
+            max_output_tokens = max_output_tokens.min(u32::try_from(window - size).unwrap_or(u32::MAX));
+        }
         Request {
             model: self.model.model_id.clone(),
             full_model: info.id.clone(),
             system: system.to_owned(),
-            messages: history::for_model(&self.messages),
-            tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
-            max_output_tokens: info.max_output_tokens.min(MAX_OUTPUT),
+            messages: history::for_model(&self.context.told(&self.messages)),
+            tools: self.tool_specs(),
+            max_output_tokens,
             images: info.supports_attachments,
             reasoning: info.supports_reasoning,
         }
@@ -166,6 +207,11 @@ impl Turn {
             Err(Some(error)) => Attempt::Failed(error),
         }
     }
+}
+
+/// Bytes that a tool takes in a prompt.
+pub(super) fn size_of_spec(tool: &ToolSpec) -> usize {
+    tool.name.len() + tool.description.len() + tool.schema.to_string().len()
 }
 
 /// Applies what came together; neighbouring pieces of the same text become one event.

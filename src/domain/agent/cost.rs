@@ -46,7 +46,7 @@ impl<'a> Metered<'a> {
         }
         let refused = match outcome {
             Err(Some(error)) => match error.kind {
-                ProviderErrorKind::Rejected | ProviderErrorKind::Unavailable => true,
+                ProviderErrorKind::Rejected | ProviderErrorKind::TooLong | ProviderErrorKind::Unavailable => true,
                 ProviderErrorKind::Stalled => false,
             },
             Ok(_) | Err(None) => false,
@@ -89,7 +89,7 @@ impl<'a> Metered<'a> {
 /// The code of turns for a failed call.
 pub(super) fn code(kind: ProviderErrorKind) -> TurnErrorCode {
     match kind {
-        ProviderErrorKind::Rejected => TurnErrorCode::ProviderError,
+        ProviderErrorKind::Rejected | ProviderErrorKind::TooLong => TurnErrorCode::ProviderError,
         ProviderErrorKind::Unavailable => TurnErrorCode::ProviderUnavailable,
         ProviderErrorKind::Stalled => TurnErrorCode::ProviderTimeout,
     }

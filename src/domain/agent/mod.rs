@@ -5,6 +5,8 @@ mod act;
 mod answer;
 mod aside;
 mod call;
+mod compact;
+mod context;
 mod cost;
 mod history;
 mod output;
@@ -25,6 +27,7 @@ pub(super) use running::Running;
 pub(super) use title::Untitled;
 
 use call::Answered;
+use context::Context;
 
 use super::{
     OpenCode,
@@ -50,8 +53,10 @@ pub(super) struct Turn {
     model: Model,
     running: Arc<Running>,
     tools: ToolContext,
-    /// What the model is told, whole.
+    /// The conversation, whole.
     messages: Vec<Message>,
+    /// What of it the model is told.
+    context: Context,
 }
 
 /// How a turn ends.
@@ -159,14 +164,23 @@ impl Turn {
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
         };
-        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new() }
+        Self {
+            id: running.id().clone(),
+            domain,
+            session_id,
+            model,
+            running,
+            tools,
+            messages: Vec::new(),
+            context: Context::default(),
+        }
     }
 
     /// The loop.
     async fn play(&mut self, began: Instant) -> End {
         let limits = self.domain.0.settings.limits;
-        match self.domain.read(|snapshot| snapshot.history()).await {
-            Ok(read) => self.messages = read.value,
+        match self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?))).await {
+            Ok(read) => (self.messages, self.context.row) = read.value,
             Err(error) => return End::from(error),
         }
         let system = tokio::select! {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::read::AgentRow;
+use super::read::{AgentRow, ContextRow};
 use crate::domain::{
     cursor::Cursor,
     event::{EventKind, MessageEvent, SessionEvent, ToolCallCompleted, TurnStarted},
@@ -18,6 +18,9 @@ use crate::domain::{
 
 /// Set in `meta` while content that was deleted may still be found in the files.
 pub(super) const ERASE: &str = "erase";
+
+/// What of the conversation a model is told, in `meta`.
+const CONTEXT: &str = "context";
 
 /// Where and when an event happens.
 pub(super) struct At<'a> {
@@ -78,6 +81,7 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
         | EventKind::MessagesCleared(_)
         | EventKind::ModelRetry(_)
         | EventKind::ModelChanged(_)
+        | EventKind::ContextCompacted(_)
         | EventKind::AgentStatusChanged(_)
         | EventKind::TurnFailed(_)
         | EventKind::TurnCompleted(_) => None,
@@ -89,7 +93,18 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
         EventKind::TurnStarted(event) => start_turn(tx, here, event),
         EventKind::TurnFailed(error) => change_turn(tx, here, |turn| turn.error = Some(error.clone())),
         EventKind::MessageCompleted(event) => {
+            // A summary is no answer.
+            if context(tx)?.summary.as_ref() == Some(&event.message_id) {
+                return Ok(());
+            }
             change_turn(tx, here, |turn| turn.message_id = Some(event.message_id.clone()))
+        }
+        EventKind::ContextCompacted(event) => {
+            let row = match (&event.summary_message_id, &event.kept_from_message_id) {
+                (Some(summary), _) => ContextRow { summary: Some(summary.clone()), kept_from: None },
+                (None, kept_from) => ContextRow { kept_from: kept_from.clone(), ..context(tx)? },
+            };
+            put(tx, CONTEXT, &row)
         }
         EventKind::TurnCompleted(event) => {
             touch(tx, here.at)?;
@@ -240,6 +255,7 @@ pub(super) fn role(role: Role) -> &'static str {
 fn delete_messages(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM parts", [])?;
     tx.execute("DELETE FROM messages", [])?;
+    tx.execute("DELETE FROM meta WHERE key = ?1", [CONTEXT])?;
     tx.execute(
         "UPDATE sessions SET user_messages = 0, assistant_messages = 0, tool_messages = 0
          WHERE ord = (SELECT MAX(ord) FROM sessions)",
@@ -319,6 +335,11 @@ fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rus
     });
     change(&mut agent);
     put(tx, "agent", &agent)
+}
+
+/// What of the conversation a model is told.
+pub(super) fn context(connection: &rusqlite::Connection) -> rusqlite::Result<ContextRow> {
+    Ok(get(connection, CONTEXT)?.unwrap_or_default())
 }
 
 /// A value of `meta`.

@@ -46,6 +46,8 @@ struct Turn {
     /// Calls that were started, and whether they were completed.
     calls: HashMap<String, bool>,
     last_answer: Option<Value>,
+    /// The last summary, which is no answer.
+    summary: Option<Value>,
     failed: bool,
     idle: bool,
 }
@@ -157,7 +159,9 @@ impl Turn {
                 if self.open.as_ref() == Some(&json["message_id"]) {
                     self.close();
                 }
-                self.last_answer = Some(json["message_id"].clone());
+                if self.summary.as_ref() != Some(&json["message_id"]) {
+                    self.last_answer = Some(json["message_id"].clone());
+                }
             }
             "tool_call_started" => {
                 self.names_a_result(json, messages);
@@ -176,6 +180,13 @@ impl Turn {
                 );
             }
             "model_retry" => assert_eq!(self.open, None),
+            "context_compacted" => {
+                assert_eq!(self.open, None, "between two answers: {json}");
+                if let Some(id) = json.get("summary_message_id") {
+                    assert_eq!(messages.get(id).expect("a message that was created")["role"], "assistant");
+                    self.summary = Some(id.clone());
+                }
+            }
             "turn_failed" => self.failed = true,
             "turn_completed" => self.completed(json),
             other => panic!("{other} has no place in a turn: {json}"),
