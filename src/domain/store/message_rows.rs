@@ -39,13 +39,15 @@ impl Snapshot<'_> {
         let (mut last, mut bytes) = (0, 0);
         while let Some(row) = rows.next()? {
             let view: String = row.get(1)?;
-            bytes += view.len();
+            let message = self.shown(&view)?;
+            // One that grows has more to show than its row.
+            bytes += if message.finished_at.is_some() { view.len() } else { message.shown_bytes().max(view.len()) };
             if found.items.len() == page.limit as usize || (bytes > PAGE_BYTES && !found.items.is_empty()) {
                 found.next = Some(last);
                 break;
             }
             last = row.get(0)?;
-            found.items.push(self.shown(&view)?);
+            found.items.push(message);
         }
         Ok(found)
     }

@@ -212,6 +212,7 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
 }
 
 /// Stores a tool's result whole, beside the row of its message: that is written again only with a `message_updated`.
+/// A message that has its end stays as it is.
 fn put_result(tx: &Transaction<'_>, event: &ToolCallCompleted) -> rusqlite::Result<()> {
     let part = Part::ToolResult(ToolResult {
         tool_call_id: event.tool_call_id.clone(),
@@ -222,7 +223,7 @@ fn put_result(tx: &Transaction<'_>, event: &ToolCallCompleted) -> rusqlite::Resu
         size: None,
     });
     tx.prepare_cached(
-        "INSERT INTO parts (message, idx, whole) SELECT ord, ?2, ?3 FROM messages WHERE id = ?1
+        "INSERT INTO parts (message, idx, whole) SELECT ord, ?2, ?3 FROM messages WHERE id = ?1 AND open
          ON CONFLICT (message, idx) DO UPDATE SET whole = excluded.whole",
     )?
     .execute(params![event.message_id.as_str(), event.part_index, json(&part)?])
