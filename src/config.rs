@@ -59,6 +59,10 @@ pub struct Config {
     /// The model, as provider/id. Default: the first available. `mock/demo` needs no key.
     #[arg(long, env = "OPENCODE_MODEL", global = true)]
     pub model: Option<String>,
+    /// The model that makes titles, as provider/id, or `none`. Default: the small one of the turn's provider, where that
+    /// is at its own address; else titles are the first words.
+    #[arg(long, env = "OPENCODE_TITLE_MODEL", global = true)]
+    pub title_model: Option<String>,
     /// Log more.
     #[arg(long, env = "OPENCODE_DEBUG", default_value_t = false, global = true,
           action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
@@ -196,6 +200,7 @@ impl Config {
             workspace: self.workspace.clone(),
             data_dir,
             model: text(&self.model),
+            title_model: text(&self.title_model),
             providers: ProviderSettings {
                 anthropic_api_key: providers.anthropic_api_key.clone(),
                 anthropic_base_url: text(&providers.anthropic_base_url),

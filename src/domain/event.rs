@@ -80,7 +80,8 @@ events! {
     TurnStarted(TurnStarted) = "turn_started";
     /// A message appeared; it replaces what the client has under its id.
     MessageCreated(MessageEvent) = "message_created";
-    /// A message changed; it replaces what the client has.
+    /// A message changed; it replaces what the client has. Comes when a part is complete and at the message's end; for
+    /// the results of tools only where it is not mostly a repetition, since `tool_call_completed` has each at once.
     MessageUpdated(MessageEvent) = "message_updated";
     /// Words of the model: append to the part, or open the next one.
     ContentDelta(TextDelta) = "content_delta";
@@ -104,6 +105,8 @@ events! {
     ModelRetry(ModelRetry) = "model_retry";
     /// The session's model changed; it holds from the next turn on.
     ModelChanged(ModelChanged) = "model_changed";
+    /// What came before is told to the model in short, to fit into its context; stored messages stay as they are.
+    ContextCompacted(ContextCompacted) = "context_compacted";
     /// The agent's status changed.
     AgentStatusChanged(AgentStatusChanged) = "agent_status_changed";
     /// Why a turn did not end well.
@@ -183,7 +186,8 @@ pub struct ToolCallStarted {
     pub size: Option<u64>,
 }
 
-/// A tool call has ended.
+/// A tool call has ended. What is in it replaces what the client has of the result's part; the TOOL message itself
+/// follows at the latest when its last call has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ToolCallCompleted {
     /// The TOOL message that has the result.
@@ -196,6 +200,9 @@ pub struct ToolCallCompleted {
     pub output: String,
     /// Whether the tool failed.
     pub is_error: bool,
+    /// Figures beside the words, such as an exit code; what is in it depends on the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
     /// True where the output is cut here.
@@ -249,6 +256,23 @@ pub struct ModelChanged {
     /// The one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+}
+
+/// What came before is told to the model in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ContextCompacted {
+    /// Tokens of the next prompt before, as estimated.
+    pub tokens_before: u64,
+    /// Tokens of it after, as estimated.
+    pub tokens_after: u64,
+    /// The message with the summary that the model is told in place of all before it, but for the user's message of
+    /// its turn. It is no answer to the user; its `message_completed` comes after this. Absent where only old tool
+    /// output is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary_message_id: Option<MessageId>,
+    /// Where only old tool output is left out: the first message whose output the model is still told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_message_id: Option<MessageId>,
 }
 
 /// The agent's status changed.
@@ -319,6 +343,7 @@ impl EventKind {
             | Self::MessagesCleared(_)
             | Self::ModelRetry(_)
             | Self::ModelChanged(_)
+            | Self::ContextCompacted(_)
             | Self::AgentStatusChanged(_)
             | Self::TurnFailed(_)
             | Self::TurnCompleted(_)) => other,
@@ -347,6 +372,7 @@ impl EventKind {
             | Self::ToolCallCompleted(_)
             | Self::MessageCompleted(_)
             | Self::ModelRetry(_)
+            | Self::ContextCompacted(_)
             | Self::AgentStatusChanged(_)
             | Self::TurnFailed(_) => false,
         }

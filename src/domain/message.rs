@@ -77,6 +77,11 @@ impl Message {
         }
     }
 
+    /// About the bytes of its JSON.
+    pub(super) fn shown_bytes(&self) -> usize {
+        self.parts.iter().map(Part::weight).sum::<usize>() + 1024
+    }
+
     fn clone_without_parts(&self) -> Self {
         let Self { id, session_id, role, parts: _, model, turn_id, usage, created_at, updated_at, finished_at, seq } =
             self;

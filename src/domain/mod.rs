@@ -36,9 +36,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
-    AgentStatusChanged, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent, MessagesCleared,
-    ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted,
-    TurnStarted,
+    AgentStatusChanged, ContextCompacted, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent,
+    MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta,
+    TurnCompleted, TurnStarted,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};
@@ -63,6 +63,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The model of turns that name none, as `provider/id`; the first available if unset.
     pub model: Option<String>,
+    /// The model that makes titles, as `provider/id`; `none` for none; if unset the small one of the turn's provider.
+    pub title_model: Option<String>,
     /// Keys and addresses of model providers.
     pub providers: ProviderSettings,
     /// Variables that no child process gets.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     OpenCode,
-    agent::{self, Running},
+    agent::{self, Running, Untitled},
     cursor::Cursor,
     error::{Code, Error, Result},
     event::{AgentStatusChanged, EventKind, MessageEvent, SessionEvent, TurnStarted},
@@ -15,7 +15,7 @@ use super::{
     message::{Message, Role},
     model::Model,
     part::{Binary, Data, Part, Text, json_len},
-    session::now,
+    session::{fit_title, now},
     status::Activity,
     store::{Batch, Filter, Start, Subscription},
 };
@@ -28,8 +28,6 @@ pub(super) const MAX_FILES: usize = 10 * 1024 * 1024;
 pub(super) const MAX_PARTS: usize = 100;
 /// Most bytes of a path.
 const MAX_PATH: usize = 4096;
-/// Most characters of a title that is made from a message.
-const TITLE_CHARS: usize = 50;
 
 /// A user's message.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
@@ -137,9 +135,12 @@ impl OpenCode {
         let now = now();
         let turn_id = TurnId::generate();
         let mut batch = Batch::new();
+        let mut untitled = None;
         if session.title.is_empty()
-            && let Some(title) = title(&parts)
+            && let Some(words) = words(&parts)
+            && let Some(title) = fit_title(words)
         {
+            untitled = Some(Untitled { title: title.clone(), words: words.to_owned() });
             (session.title, session.updated_at) = (title, now);
             batch = batch.event(None, EventKind::SessionUpdated(SessionEvent { session: session.clone() }));
         }
@@ -168,7 +169,7 @@ impl OpenCode {
         let last = self.0.store.append(batch).await?;
         let running = Running::new(turn_id.clone());
         self.set_running(Some(running.clone()));
-        self.0.tasks.spawn(agent::run(self.clone(), running, session.id, model.clone()));
+        self.0.tasks.spawn(agent::run(self.clone(), running, session.id, model.clone(), untitled));
         // Three events were stored for the turn.
         Ok((turn_id, Cursor { seq: last.saturating_sub(3), ..self.0.store.head() }))
     }
@@ -315,28 +316,12 @@ fn mime_of(data: &[u8]) -> &'static str {
     }
 }
 
-/// A title of the first words.
-fn title(parts: &[Part]) -> Option<String> {
-    let text = parts.iter().find_map(|part| match part {
-        Part::Text(text) => Some(&text.text),
+/// The first words of a message.
+fn words(parts: &[Part]) -> Option<&str> {
+    parts.iter().find_map(|part| match part {
+        Part::Text(text) => Some(text.text.as_str()),
         Part::Binary(_) | Part::ToolCall(_) | Part::ToolResult(_) | Part::Finish(_) | Part::Reasoning(_) => None,
-    })?;
-    let mut title = String::new();
-    for word in text.split_whitespace() {
-        let room = TITLE_CHARS - title.chars().count();
-        let needed = word.chars().count() + usize::from(!title.is_empty());
-        if needed > room {
-            if title.is_empty() {
-                title.extend(word.chars().take(TITLE_CHARS));
-            }
-            break;
-        }
-        if !title.is_empty() {
-            title.push(' ');
-        }
-        title.push_str(word);
-    }
-    (!title.is_empty()).then_some(title)
+    })
 }
 
 fn too_large(detail: String) -> Error {

@@ -23,7 +23,8 @@ pub struct Session {
     /// The session above it; always absent for the session of a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<SessionId>,
-    /// Its title: the client's, or made from the first message; empty before that.
+    /// Its title: the client's, or made from the first message, at first of its words and then by a small model where
+    /// there is one (`session_updated` has it); empty before that.
     pub title: String,
     /// Number of messages, all roles.
     pub message_count: u64,
@@ -90,6 +91,8 @@ pub struct ResetSession {
 
 /// Most characters of a title that a client sets.
 const TITLE_CHARS: usize = 200;
+/// Most characters of a title that is made.
+const MADE_TITLE_CHARS: usize = 50;
 
 impl OpenCode {
     /// The session; created on first use.
@@ -191,6 +194,26 @@ fn check_title(title: &str) -> Result<()> {
         return Err(Error::field("title", format!("must have at most {TITLE_CHARS} characters")));
     }
     Ok(())
+}
+
+/// A title of the first words of a text, as many as fit; `None` where it has none.
+pub(super) fn fit_title(text: &str) -> Option<String> {
+    let mut title = String::new();
+    for word in text.split_whitespace() {
+        let room = MADE_TITLE_CHARS - title.chars().count();
+        let needed = word.chars().count() + usize::from(!title.is_empty());
+        if needed > room {
+            if title.is_empty() {
+                title.extend(word.chars().take(MADE_TITLE_CHARS));
+            }
+            break;
+        }
+        if !title.is_empty() {
+            title.push(' ');
+        }
+        title.push_str(word);
+    }
+    (!title.is_empty()).then_some(title)
 }
 
 /// The present time, in whole milliseconds as all our times are.

@@ -9,9 +9,9 @@ use super::{
     stream::{Streaming, View, request_id, view},
 };
 use crate::domain::{
-    AgentStatusChanged, Cursor, Event, EventKind, EventPage, ListEvents, MessageCompleted, MessageDeleted,
-    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent, StreamEvents,
-    TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
+    AgentStatusChanged, ContextCompacted, Cursor, Event, EventKind, EventPage, ListEvents, MessageCompleted,
+    MessageDeleted, MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent,
+    StreamEvents, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
 };
 
 pub(super) async fn stream_events(
@@ -203,6 +203,17 @@ fn member(event: &Event, kind: EventKind) -> Member {
         EventKind::ModelChanged(ModelChanged { model, previous }) => {
             Member::ModelChanged(pb::ModelChanged { model, previous: previous.unwrap_or_default() })
         }
+        EventKind::ContextCompacted(ContextCompacted {
+            tokens_before,
+            tokens_after,
+            summary_message_id,
+            kept_from_message_id,
+        }) => Member::ContextCompacted(pb::ContextCompacted {
+            tokens_before: signed(tokens_before),
+            tokens_after: signed(tokens_after),
+            summary_message_id: summary_message_id.map(|id| id.to_string()).unwrap_or_default(),
+            kept_from_message_id: kept_from_message_id.map(|id| id.to_string()).unwrap_or_default(),
+        }),
         EventKind::AgentStatusChanged(AgentStatusChanged { status, current_operation }) => {
             Member::AgentStatusChanged(pb::AgentStatusChanged {
                 status: pb::AgentStatus::from(status).into(),
@@ -248,8 +259,17 @@ impl From<ToolCallStarted> for pb::ToolCallStarted {
 
 impl From<ToolCallCompleted> for pb::ToolCallCompleted {
     fn from(completed: ToolCallCompleted) -> Self {
-        let ToolCallCompleted { message_id, part_index, tool_call_id, output, is_error, duration_ms, truncated, size } =
-            completed;
+        let ToolCallCompleted {
+            message_id,
+            part_index,
+            tool_call_id,
+            output,
+            is_error,
+            metadata,
+            duration_ms,
+            truncated,
+            size,
+        } = completed;
         Self {
             tool_call_id: tool_call_id.to_string(),
             output,
@@ -259,6 +279,7 @@ impl From<ToolCallCompleted> for pb::ToolCallCompleted {
             duration_ms: Some(signed(duration_ms)),
             truncated,
             size: size.map(signed).unwrap_or_default(),
+            metadata: metadata.map(|value| value.to_string()).unwrap_or_default(),
         }
     }
 }

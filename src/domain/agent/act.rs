@@ -12,7 +12,7 @@ use crate::domain::{
     event::{EventKind, MessageEvent, ToolCallCompleted, ToolCallStarted, ToolDelta},
     id::{MessageId, TurnId},
     message::{Message, Role},
-    part::{Binary, Part, ToolCall, ToolResult},
+    part::{Binary, PART_LIMIT, Part, ToolCall, ToolResult},
     session::now,
     store::{Batch, Store},
     tools::{self, ToolContext, ToolError, ToolOutput},
@@ -22,6 +22,8 @@ use crate::domain::{
 const CANCEL_GRACE: Duration = Duration::from_millis(1800);
 /// Pieces of raw output on their way to the clients.
 const OUTPUT_QUEUE: usize = 16;
+/// Bytes of results up to which the TOOL message is said again with each; see [`State::is_worth_saying`].
+const ALWAYS_SAID: usize = 16 * 1024;
 
 /// The TOOL message while its results come in.
 pub(super) struct Board {
@@ -36,12 +38,17 @@ struct State {
     done: Vec<bool>,
     /// Images to look at; they follow the results, since parts are only added at the end.
     images: Vec<Option<Binary>>,
+    /// Bytes of the results that the message had when it was last said.
+    said: usize,
+    /// Bytes of those that came since.
+    unsaid: usize,
 }
 
 impl Turn {
     /// Runs the tool calls of the last answer; `message` takes their results.
     pub(super) async fn act(&mut self, calls: &[ToolCall], message: Message) -> Result<(), End> {
-        let state = State { message, done: vec![false; calls.len()], images: vec![None; calls.len()] };
+        let (done, images) = (vec![false; calls.len()], vec![None; calls.len()]);
+        let state = State { message, done, images, said: 0, unsaid: 0 };
         let board = Board { store: self.domain.0.store.clone(), turn_id: self.id.clone(), state: Mutex::new(state) };
         let outcome = self.run_all(&board, calls).await;
         let words = match &outcome {
@@ -120,6 +127,16 @@ impl Turn {
     }
 }
 
+impl State {
+    /// Whether the message is to be said again before its end: while it is small, and then only when at least half
+    /// of it is new. With each result it would be said in full, so that many large ones grew the log by the square
+    /// of their number; like this all repetitions together are less than twice the message. Until then
+    /// `tool_call_completed` has each result.
+    fn is_worth_saying(&self) -> bool {
+        self.said + self.unsaid <= ALWAYS_SAID || self.unsaid >= self.said
+    }
+}
+
 impl Board {
     async fn started(&self, index: usize, call: &ToolCall) -> Result<(), Error> {
         let state = self.state.lock().await;
@@ -148,29 +165,39 @@ impl Board {
 
     /// Stores a result; the last one makes the message whole.
     async fn completed(&self, index: usize, output: ToolOutput, is_error: bool, began: Instant) -> Result<(), Error> {
-        let mut state = self.state.lock().await;
-        let State { message, done, images } = &mut *state;
-        let Some(Part::ToolResult(part)) = message.parts.get_mut(index) else { return Ok(()) };
-        (part.content, part.metadata, part.is_error) = (output.content, output.metadata, is_error);
+        let mut guard = self.state.lock().await;
+        let state = &mut *guard;
+        let Some(part) = state.message.parts.get_mut(index) else { return Ok(()) };
+        let Part::ToolResult(result) = part else { return Ok(()) };
+        (result.content, result.metadata, result.is_error) = (output.content, output.metadata, is_error);
         let event = ToolCallCompleted {
-            message_id: message.id.clone(),
+            message_id: state.message.id.clone(),
             part_index: index as u32,
-            tool_call_id: part.tool_call_id.clone(),
-            output: part.content.clone(),
+            tool_call_id: result.tool_call_id.clone(),
+            output: result.content.clone(),
             is_error,
+            metadata: result.metadata.clone(),
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             truncated: false,
             size: None,
         };
-        done[index] = true;
-        images[index] = output.image;
+        state.unsaid += part.weight().min(PART_LIMIT);
+        state.done[index] = true;
+        state.images[index] = output.image;
+        let message = &mut state.message;
         message.updated_at = now();
-        if done.iter().all(|done| *done) {
-            message.parts.extend(images.iter_mut().filter_map(Option::take).map(Part::Binary));
+        let whole = state.done.iter().all(|done| *done);
+        if whole {
+            message.parts.extend(state.images.iter_mut().filter_map(Option::take).map(Part::Binary));
             message.finished_at = Some(message.updated_at);
         }
-        let updated = EventKind::MessageUpdated(MessageEvent { message: message.clone() });
-        self.append(Batch::new().event(Some(&self.turn_id), EventKind::ToolCallCompleted(event)), updated).await
+        let mut batch = Batch::new().event(Some(&self.turn_id), EventKind::ToolCallCompleted(event));
+        if whole || state.is_worth_saying() {
+            let event = MessageEvent { message: state.message.clone() };
+            batch = batch.event(Some(&self.turn_id), EventKind::MessageUpdated(event));
+            (state.said, state.unsaid) = (state.said + state.unsaid, 0);
+        }
+        self.store.append(batch).await.map(drop)
     }
 
     /// Gives every call without a result one, if there are any.

@@ -1,30 +1,25 @@
 //! One model call with its retries: the only place that asks a provider again.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
 
 use super::{
     End, Turn, act,
     answer::{Answer, Step},
+    compact::limit,
+    cost::{Metered, Outcome, code},
     history,
 };
 use crate::domain::{
     error::Error,
     event::{EventKind, MessageEvent, ModelRetry},
-    id::MessageId,
     message::{Message, Role},
     part::FinishReason,
-    providers::{Delta, ProviderError, ProviderErrorKind, Request},
-    session::now,
-    store::{Batch, LedgerRow},
+    providers::{Delta, ProviderError, ProviderErrorKind, Request, ToolSpec},
+    store::Batch,
     tools,
-    turn::TurnErrorCode,
-    usage::{Spent, Tokens, Usage},
+    usage::Usage,
 };
 
 /// Most retries of one call.
@@ -50,6 +45,20 @@ pub(super) struct Answered {
     pub(super) results: Option<Message>,
 }
 
+/// The retries of one call.
+#[derive(Default)]
+pub(super) struct Retries {
+    made: u32,
+    waited: Duration,
+}
+
+impl Retries {
+    /// The number of the coming attempt, from 1.
+    pub(super) fn attempt(&self) -> u32 {
+        self.made + 1
+    }
+}
+
 /// What came of one attempt.
 enum Attempt {
     Whole(Box<Answered>),
@@ -59,12 +68,14 @@ enum Attempt {
 }
 
 impl Turn {
-    /// Asks the model for its next answer.
+    /// Asks the model for its next answer, and makes room in its context before where that is needed.
     pub(super) async fn call(&mut self, system: &str) -> Result<Answered, End> {
-        let request = self.request(system);
-        let mut waited = Duration::ZERO;
-        for attempt in 1..=RETRIES + 1 {
-            let error = match self.attempt(&request, attempt).await {
+        self.make_room(system, false).await?;
+        let mut request = self.request(system);
+        let mut retries = Retries::default();
+        let mut refused = false;
+        loop {
+            let error = match self.attempt(&request, retries.attempt()).await {
                 Attempt::Whole(answered) => {
                     self.domain.0.model_failing.store(false, Ordering::Relaxed);
                     return Ok(*answered);
@@ -74,40 +85,64 @@ impl Turn {
                 Attempt::Failed(error) => error,
             };
             self.domain.0.model_failing.store(true, Ordering::Relaxed);
-            let delay = delay(attempt, error.retry_after);
-            let again = match error.kind {
-                ProviderErrorKind::Rejected => false,
-                ProviderErrorKind::Unavailable | ProviderErrorKind::Stalled => true,
-            };
-            if !again || attempt > RETRIES || waited + delay > MAX_WAITING {
-                return Err(failed(&error, attempt));
-            }
-            waited += delay;
-            let retry = ModelRetry {
-                attempt,
-                of: RETRIES,
-                delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                code: code(error.kind),
-            };
-            let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
-            self.domain.0.store.append(batch).await?;
-            tokio::select! {
-                () = self.tools.cancel.cancelled() => return Err(End::canceled(&self.running)),
-                () = tokio::time::sleep(delay) => {}
+            let too_long = error.kind == ProviderErrorKind::TooLong;
+            // Once: what is refused in short too is at fault itself.
+            if too_long && !std::mem::replace(&mut refused, true) && self.make_room(system, true).await? {
+                request = self.request(system);
+                retries.made += 1;
+            } else if !self.again(&mut retries, &error).await? {
+                return Err(failed(&error, retries.attempt()));
             }
         }
-        Err(End::internal())
+    }
+
+    /// Whether a call that failed is made again; if so, its time has come when this answers.
+    pub(super) async fn again(&self, retries: &mut Retries, error: &ProviderError) -> Result<bool, End> {
+        let attempt = retries.attempt();
+        let delay = delay(attempt, error.retry_after);
+        let helps = match error.kind {
+            ProviderErrorKind::Rejected | ProviderErrorKind::TooLong => false,
+            ProviderErrorKind::Unavailable | ProviderErrorKind::Stalled => true,
+        };
+        if !helps || attempt > RETRIES || retries.waited + delay > MAX_WAITING {
+            return Ok(false);
+        }
+        retries.made += 1;
+        retries.waited += delay;
+        let retry = ModelRetry {
+            attempt,
+            of: RETRIES,
+            delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            code: code(error.kind),
+        };
+        let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
+        self.domain.0.store.append(batch).await?;
+        tokio::select! {
+            () = self.tools.cancel.cancelled() => Err(End::canceled(&self.running)),
+            () = tokio::time::sleep(delay) => Ok(true),
+        }
+    }
+
+    /// The tools that the model may call.
+    pub(super) fn tool_specs(&self) -> Vec<ToolSpec> {
+        if self.model.info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() }
     }
 
     fn request(&self, system: &str) -> Request {
         let info = &self.model.info;
+        let mut max_output_tokens = info.max_output_tokens.min(MAX_OUTPUT);
+        let (window, size) = (u64::from(info.context_window), self.context.size);
+        if size <= limit(window) {
+            // Some providers refuse a prompt that leaves no room for as long an answer.
+            max_output_tokens = max_output_tokens.min(u32::try_from(window - size).unwrap_or(u32::MAX));
+        }
         Request {
             model: self.model.model_id.clone(),
             full_model: info.id.clone(),
             system: system.to_owned(),
-            messages: history::for_model(&self.messages, info.supports_tools),
-            tools: if info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() },
-            max_output_tokens: info.max_output_tokens.min(MAX_OUTPUT),
+            messages: history::for_model(&self.context.told(&self.messages), info.supports_tools),
+            tools: self.tool_specs(),
+            max_output_tokens,
             images: info.supports_attachments,
             reasoning: info.supports_reasoning,
         }
@@ -115,10 +150,10 @@ impl Turn {
 
     /// One attempt, with its row in the ledger.
     async fn attempt(&self, request: &Request, number: u32) -> Attempt {
-        let (at, began) = (now(), Instant::now());
+        let call = Metered::begin(&self.id, &self.model, "turn", number);
         let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
         let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
-        let outcome = loop {
+        let outcome: Outcome = loop {
             let next = tokio::select! {
                 biased;
                 () = self.tools.cancel.cancelled() => break Err(None),
@@ -140,11 +175,11 @@ impl Turn {
         };
         // The connection is closed before the ending is stored: a cancelled call costs nothing more.
         drop(deltas);
-        let spent = self.spent(&answer, &outcome);
-        let (reason, name) = match &outcome {
-            Ok(reason) => (*reason, "ok"),
-            Err(None) => (FinishReason::Canceled, "canceled"),
-            Err(Some(error)) => (FinishReason::Error, code(error.kind).as_str()),
+        let spent = call.spent(answer.tokens, answer.is_shown(), &outcome);
+        let reason = match &outcome {
+            Ok(reason) => *reason,
+            Err(None) => FinishReason::Canceled,
+            Err(Some(_)) => FinishReason::Error,
         };
         let (message, mut batch) = if answer.is_shown() {
             let (message, batch) = answer.finish(reason, Usage::from(spent), Batch::new());
@@ -162,7 +197,7 @@ impl Turn {
         if let Some(message) = results.clone() {
             batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }));
         }
-        let row = self.ledger_row(at, began, number, name, spent, message.as_ref().map(|message| message.id.clone()));
+        let row = call.row(&outcome, spent, message.as_ref().map(|message| message.id.clone()));
         if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
             return Attempt::Broken(error);
         }
@@ -172,60 +207,11 @@ impl Turn {
             Err(Some(error)) => Attempt::Failed(error),
         }
     }
+}
 
-    /// What an attempt spent. One that was refused before the model said anything cost nothing; one that stalled, was
-    /// cancelled, or was cut after the model began costs what we are not told, so that its cost counts as unknown.
-    fn spent(&self, answer: &Answer, outcome: &Result<FinishReason, Option<ProviderError>>) -> Spent {
-        let tokens = answer.tokens.unwrap_or_default();
-        let price = self.model.price.as_ref();
-        if outcome.is_ok() && answer.tokens.is_some() {
-            return Spent::call(tokens, price.map(|price| price.cost(&tokens)));
-        }
-        let refused = match outcome {
-            Err(Some(error)) => match error.kind {
-                ProviderErrorKind::Rejected | ProviderErrorKind::Unavailable => true,
-                ProviderErrorKind::Stalled => false,
-            },
-            Ok(_) | Err(None) => false,
-        };
-        if refused && !answer.is_shown() && tokens == Tokens::default() {
-            return Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 0 };
-        }
-        Spent { tokens, cost: price.map(|price| price.cost(&tokens)), unpriced_calls: 1 }
-    }
-
-    fn ledger_row(
-        &self,
-        at: Timestamp,
-        began: Instant,
-        attempt: u32,
-        outcome: &'static str,
-        spent: Spent,
-        message_id: Option<MessageId>,
-    ) -> LedgerRow {
-        let info = &self.model.info;
-        let price = self.model.price.is_some().then(|| {
-            serde_json::json!({
-                "input": info.cost_per_1m_input,
-                "output": info.cost_per_1m_output,
-                "cache_read": info.cost_per_1m_cache_read,
-                "cache_write": info.cost_per_1m_cache_write,
-            })
-            .to_string()
-        });
-        LedgerRow {
-            turn_id: self.id.clone(),
-            message_id,
-            at,
-            kind: "turn",
-            model: info.id.clone(),
-            attempt,
-            outcome,
-            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            spent,
-            price,
-        }
-    }
+/// Bytes that a tool takes in a prompt.
+pub(super) fn size_of_spec(tool: &ToolSpec) -> usize {
+    tool.name.len() + tool.description.len() + tool.schema.to_string().len()
 }
 
 /// Applies what came together; neighbouring pieces of the same text become one event.
@@ -272,14 +258,6 @@ fn delay(attempt: u32, retry_after: Option<Duration>) -> Duration {
     // Between three quarters and all of it. The random part of a new id is as good a die as any.
     let die = (uuid::Uuid::new_v4().as_u128() % 256) as u32;
     full * 3 / 4 + full / 4 * die / 256
-}
-
-fn code(kind: ProviderErrorKind) -> TurnErrorCode {
-    match kind {
-        ProviderErrorKind::Rejected => TurnErrorCode::ProviderError,
-        ProviderErrorKind::Unavailable => TurnErrorCode::ProviderUnavailable,
-        ProviderErrorKind::Stalled => TurnErrorCode::ProviderTimeout,
-    }
 }
 
 fn failed(error: &ProviderError, attempts: u32) -> End {

@@ -1,6 +1,6 @@
 //! What the model is told of what happened before: always valid input, whatever was cut, cancelled or lost.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use crate::domain::{
     message::{Message, Role},
@@ -9,19 +9,20 @@ use crate::domain::{
 
 /// The messages as every dialect takes them: answers that failed are left out, every tool call has its result right
 /// behind it. A model that takes no tools is told in words what other models have done with them.
-pub(super) fn for_model(messages: &[Message], tools: bool) -> Vec<Message> {
+pub(super) fn for_model(messages: &[Cow<'_, Message>], tools: bool) -> Vec<Message> {
     let told = repaired(messages);
     if tools { told } else { in_words(told) }
 }
 
-fn repaired(messages: &[Message]) -> Vec<Message> {
+fn repaired(messages: &[Cow<'_, Message>]) -> Vec<Message> {
     let mut told: Vec<Message> = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         match message.role {
             Role::Assistant if message.finish_reason() == Some(FinishReason::Error) => {}
             Role::Assistant => {
-                let answered: HashSet<_> = messages.get(index + 1).into_iter().flat_map(results).collect();
-                let mut message = message.clone();
+                let answered: HashSet<_> =
+                    messages.get(index + 1).into_iter().flat_map(|message| results(message)).collect();
+                let mut message = Message::clone(message);
                 message.parts.retain(|part| match part {
                     Part::ToolCall(ToolCall { id, .. }) => answered.contains(id.as_str()),
                     Part::Text(text) => !text.text.trim().is_empty(),
@@ -47,10 +48,10 @@ fn repaired(messages: &[Message]) -> Vec<Message> {
                     before.into_iter().flat_map(Message::tool_calls).map(|call| call.id.as_str()).collect();
                 let belongs = results(message).any(|id| called.contains(id));
                 if belongs {
-                    told.push(message.clone());
+                    told.push(Message::clone(message));
                 }
             }
-            Role::User => told.push(message.clone()),
+            Role::User => told.push(Message::clone(message)),
         }
     }
     told

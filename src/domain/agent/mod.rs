@@ -3,12 +3,17 @@
 
 mod act;
 mod answer;
+mod aside;
 mod call;
+mod compact;
+mod context;
+mod cost;
 mod history;
 mod output;
 mod prompt;
 mod recover;
 mod running;
+mod title;
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -19,8 +24,10 @@ use futures_util::FutureExt;
 
 pub(super) use recover::recover;
 pub(super) use running::Running;
+pub(super) use title::Untitled;
 
 use call::Answered;
+use context::Context;
 
 use super::{
     OpenCode,
@@ -46,8 +53,10 @@ pub(super) struct Turn {
     model: Model,
     running: Arc<Running>,
     tools: ToolContext,
-    /// What the model is told, whole.
+    /// The conversation, whole.
     messages: Vec<Message>,
+    /// What of it the model is told.
+    context: Context,
 }
 
 /// How a turn ends.
@@ -58,14 +67,28 @@ pub(super) enum End {
     Failed(FinishReason, Box<TurnError>),
 }
 
-/// Runs a turn to its end, whatever happens in it.
-pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: SessionId, model: Model) {
+/// Runs a turn to its end, whatever happens in it. An `untitled` session gets a title meanwhile.
+pub(super) async fn run(
+    domain: OpenCode,
+    running: Arc<Running>,
+    session_id: SessionId,
+    model: Model,
+    untitled: Option<Untitled>,
+) {
     let began = Instant::now();
+    let given_up = running.token().child_token();
+    let titling = untitled.map(|untitled| {
+        let (domain, turn) = (domain.clone(), running.id().clone());
+        title::make(domain, turn, session_id.clone(), model.clone(), untitled, given_up.clone())
+    });
     let turn = Turn::new(domain.clone(), running.clone(), session_id, model);
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
-        turn.play(began).await
+        match titling {
+            Some(titling) => title::beside(turn.play(began), titling, &given_up).await,
+            None => turn.play(began).await,
+        }
     })
     .catch_unwind()
     .await
@@ -141,14 +164,23 @@ impl Turn {
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
         };
-        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new() }
+        Self {
+            id: running.id().clone(),
+            domain,
+            session_id,
+            model,
+            running,
+            tools,
+            messages: Vec::new(),
+            context: Context::default(),
+        }
     }
 
     /// The loop.
     async fn play(&mut self, began: Instant) -> End {
         let limits = self.domain.0.settings.limits;
-        match self.domain.read(|snapshot| snapshot.history()).await {
-            Ok(read) => self.messages = read.value,
+        match self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?))).await {
+            Ok(read) => (self.messages, self.context.row) = read.value,
             Err(error) => return End::from(error),
         }
         let system = tokio::select! {

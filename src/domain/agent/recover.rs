@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     error::Result,
     event::{Event, EventKind, MessageCompleted, MessageEvent, ToolCallCompleted},
-    id::TurnId,
+    id::{MessageId, TurnId},
     message::{Message, Role},
     part::{Finish, FinishReason, Part},
     session::now,
@@ -42,16 +42,27 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
 /// Closes open messages: an answer ends as `error`, every tool call without a result gets one.
 pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, words: &str) -> Batch {
     let mut batch = Batch::new();
-    let mut unanswered = HashSet::new();
+    let unanswered: HashSet<_> = calls.iter().filter_map(began).collect();
+    let mut open = open;
+    for message in open.iter_mut().filter(|message| message.role == Role::Tool) {
+        close_tool_message(message, &unanswered, words);
+    }
     for event in calls {
         if let EventKind::ToolCallStarted(started) = event.kind {
-            unanswered.insert((started.message_id.clone(), started.part_index));
+            // What it had shown by then stays in its result.
+            let message = open.iter().find(|message| message.id == started.message_id);
+            let output = match message.and_then(|message| message.parts.get(started.part_index as usize)) {
+                Some(Part::ToolResult(result)) => result.content.clone(),
+                Some(Part::Text(_) | Part::Binary(_) | Part::ToolCall(_) | Part::Finish(_) | Part::Reasoning(_))
+                | None => words.to_owned(),
+            };
             let completed = ToolCallCompleted {
                 message_id: started.message_id,
                 part_index: started.part_index,
                 tool_call_id: started.tool_call_id,
-                output: words.to_owned(),
+                output,
                 is_error: true,
+                metadata: None,
                 duration_ms: u64::try_from(now().duration_since(event.at).as_millis()).unwrap_or(0),
                 truncated: false,
                 size: None,
@@ -61,10 +72,7 @@ pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, wor
     }
     for mut message in open {
         let completed = match message.role {
-            Role::Tool => {
-                close_tool_message(&mut message, &unanswered, words);
-                None
-            }
+            Role::Tool => None,
             Role::Assistant | Role::User => {
                 let time = now();
                 let reason = FinishReason::Error;
@@ -89,6 +97,12 @@ pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, wor
     batch
 }
 
+/// The result that an event says a call of has begun.
+fn began(event: &Event) -> Option<(MessageId, u32)> {
+    let EventKind::ToolCallStarted(started) = &event.kind else { return None };
+    Some((started.message_id.clone(), started.part_index))
+}
+
 /// The row of a call that nobody saw the end of: what it cost is not known.
 fn interrupted(turn_id: &TurnId, message: &Message, spent: Spent) -> LedgerRow {
     LedgerRow {
@@ -106,7 +120,7 @@ fn interrupted(turn_id: &TurnId, message: &Message, spent: Spent) -> LedgerRow {
 }
 
 /// Results that are there stay; a call that ran gets `words`, one that never began is told so.
-fn close_tool_message(message: &mut Message, unanswered: &HashSet<(crate::domain::id::MessageId, u32)>, words: &str) {
+fn close_tool_message(message: &mut Message, unanswered: &HashSet<(MessageId, u32)>, words: &str) {
     let began: Vec<bool> =
         (0..message.parts.len()).map(|index| unanswered.contains(&(message.id.clone(), index as u32))).collect();
     let answered: Vec<bool> = message

@@ -137,6 +137,32 @@ impl Catalogue {
         None
     }
 
+    /// The model for little jobs beside a turn of `model`: the one that is `named`, else a small one of the same
+    /// provider. None where `none` is named, where the turn is a mock's, and where nobody knows whether there is one,
+    /// such as at an address of the user's own.
+    pub(crate) async fn small_model(&self, model: &Model, named: Option<&str>) -> Option<Model> {
+        let name = ProviderName::named(&model.info.provider).filter(|name| *name != ProviderName::Mock)?;
+        match named {
+            Some("none") => None,
+            Some(named) => match self.resolve(named).await {
+                Ok(model) => Some(model),
+                Err(error) => {
+                    tracing::warn!(%error, "OPENCODE_TITLE_MODEL cannot be used");
+                    None
+                }
+            },
+            None if self.switch(name).custom => None,
+            None => {
+                for id in name.small() {
+                    if let Ok(Some(model)) = self.find(name, id).await {
+                        return Some(model);
+                    }
+                }
+                None
+            }
+        }
+    }
+
     fn table(&self) -> Result<&[Entry]> {
         if let Some(table) = self.0.table.get() {
             return Ok(table);

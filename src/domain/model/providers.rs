@@ -75,6 +75,21 @@ impl ProviderName {
         }
     }
 
+    /// Small and cheap models for little jobs such as titles, best first; ids that the table has. They are asked
+    /// without tools, so that what takes none in our dialect will do.
+    pub(super) fn small(self) -> &'static [&'static str] {
+        match self {
+            Self::Anthropic => &["claude-haiku-5-5", "claude-haiku-4-5"],
+            Self::OpenAi => &["gpt-5.4-nano", "gpt-5-nano", "gpt-4.1-mini"],
+            Self::Groq => &["openai/gpt-oss-20b"],
+            Self::Xai => &["grok-code-fast-1"],
+            Self::Mistral => &["ministral-8b-latest", "mistral-small-latest"],
+            Self::DeepSeek => &["deepseek-flash"],
+            // Whose deployments, lists and machines are the user's own; what a mock says is no title.
+            Self::Gemini | Self::Azure | Self::OpenRouter | Self::Local | Self::Mock => &[],
+        }
+    }
+
     fn vendor(self) -> Option<&'static Vendor> {
         match self {
             Self::OpenAi => Some(&Vendor::OPENAI),

@@ -97,6 +97,7 @@ pub(super) async fn status_error(vendor: &str, response: Response) -> ProviderEr
     let kind = match own.as_ref().and_then(error_name) {
         // A used-up balance comes as 429, but waiting does not fill it.
         Some("insufficient_quota") => ProviderErrorKind::Rejected,
+        name if status.is_client_error() && is_too_long(name, &message) => ProviderErrorKind::TooLong,
         Some(_) | None => kind_of_status(status.as_u16()),
     };
     ProviderError { kind, message, status: Some(status.as_u16()), retry_after }
@@ -147,14 +148,36 @@ pub(super) fn body_error(vendor: &str, body: &Value) -> Option<ProviderError> {
         .find_map(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()))
         .and_then(|status| u16::try_from(status).ok())
         .filter(|status| (400..600).contains(status));
+    let words = own_message(body).or_else(|| error_name(body).map(str::to_owned));
+    let message = format!("{vendor} reported: {}", words.as_deref().unwrap_or("an error without words"));
     let kind = match (error_name(body), status) {
+        (name, None | Some(400..500)) if is_too_long(name, &message) => ProviderErrorKind::TooLong,
         (Some(name), _) if is_request_fault(name) => ProviderErrorKind::Rejected,
         (_, Some(status)) => kind_of_status(status),
         (_, None) => ProviderErrorKind::Unavailable,
     };
-    let words = own_message(body).or_else(|| error_name(body).map(str::to_owned));
-    let message = format!("{vendor} reported: {}", words.as_deref().unwrap_or("an error without words"));
     Some(ProviderError { kind, message, status, retry_after: None })
+}
+
+/// Whether an error says that the prompt is longer than the model's context: by its name, else by the words that
+/// providers and local servers have for it.
+fn is_too_long(name: Option<&str>, message: &str) -> bool {
+    const NAMES: [&str; 4] = ["context_length", "context_window", "exceed_context_size", "request_too_large"];
+    const WORDS: [&str; 10] = [
+        "prompt is too long",                // Anthropic
+        "exceed context limit",              // Anthropic, of prompt and answer together
+        "maximum context length",            // OpenAI, DeepSeek, Mistral, vLLM, OpenRouter
+        "exceeds the context window",        // OpenAI
+        "maximum prompt length",             // xAI
+        "reduce the length of the messages", // Groq
+        "exceeds the available context",     // llama.cpp
+        "exceeds the context length",        // LM Studio, Ollama
+        "greater than the context length",   // LM Studio
+        "context length exceeded",
+    ];
+    let message = message.to_lowercase();
+    name.is_some_and(|name| NAMES.iter().any(|known| name.contains(known)))
+        || WORDS.iter().any(|known| message.contains(known))
 }
 
 /// Names of errors for which the request (or the account) is at fault.

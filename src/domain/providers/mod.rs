@@ -107,8 +107,10 @@ pub(super) struct ProviderError {
 /// Kinds of failed calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProviderErrorKind {
-    /// The request is at fault: a wrong key, an unknown model, too long a prompt. Asking again does not help.
+    /// The request is at fault: a wrong key, an unknown model. Asking again does not help.
     Rejected,
+    /// The prompt is longer than the model's context. Asking again with a shorter one may help.
+    TooLong,
     /// Overloaded, rate limited, not reachable, reset, or cut in the middle. Asking again may help.
     Unavailable,
     /// Nothing came for too long. Asking again may help.

@@ -17,7 +17,7 @@ pub(crate) struct LedgerRow {
     pub message_id: Option<MessageId>,
     /// When it began.
     pub at: Timestamp,
-    /// What it was for: `turn`.
+    /// What it was for: `turn` (an answer), `title`, or `compaction` (a summary).
     pub kind: &'static str,
     /// The model, as `provider/id`.
     pub model: String,

@@ -1,5 +1,7 @@
 //! Reads of messages: a row, what its view left out, and the deltas since it was written.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{
@@ -37,13 +39,15 @@ impl Snapshot<'_> {
         let (mut last, mut bytes) = (0, 0);
         while let Some(row) = rows.next()? {
             let view: String = row.get(1)?;
-            bytes += view.len();
+            let message = self.shown(&view)?;
+            // One that grows has more to show than its row.
+            bytes += if message.finished_at.is_some() { view.len() } else { message.shown_bytes().max(view.len()) };
             if found.items.len() == page.limit as usize || (bytes > PAGE_BYTES && !found.items.is_empty()) {
                 found.next = Some(last);
                 break;
             }
             last = row.get(0)?;
-            found.items.push(self.shown(&view)?);
+            found.items.push(message);
         }
         Ok(found)
     }
@@ -90,26 +94,32 @@ impl Snapshot<'_> {
 
     /// A message from its row: what lists cut is whole again, and what streamed since is in it.
     fn unfold(&self, view: &str) -> rusqlite::Result<Message> {
-        self.fold(self.whole(parse(view)?)?)
+        self.fold(self.whole(parse(view)?, |_| true)?)
     }
 
-    /// Adds the deltas that came after the row of an unfinished message was written.
+    /// Adds what came after the row of an unfinished message was written: deltas, and the results of tools.
     fn fold(&self, mut message: Message) -> rusqlite::Result<Message> {
         if message.finished_at.is_some() {
             return Ok(message);
         }
         let mut statement =
             self.tx.prepare_cached("SELECT json FROM events WHERE seq > ?1 AND message_id = ?2 ORDER BY seq")?;
-        let deltas =
+        let later =
             statement.query_map(params![message.seq as i64, message.id.as_str()], |row| row.get::<_, String>(0))?;
-        for json in deltas {
-            fold(&mut message, parse(&json?)?);
+        let mut completed = HashSet::new();
+        for json in later {
+            let event: Event = parse(&json?)?;
+            if let EventKind::ToolCallCompleted(event) = &event.kind {
+                completed.insert(event.part_index as usize);
+            }
+            fold(&mut message, event);
         }
-        Ok(message)
+        // The events have them cut.
+        if completed.is_empty() { Ok(message) } else { self.whole(message, |index| completed.contains(&index)) }
     }
 
-    /// Replaces what lists cut by the whole.
-    fn whole(&self, mut message: Message) -> rusqlite::Result<Message> {
+    /// Replaces what lists and events cut by the whole, in the parts that are wanted.
+    fn whole(&self, mut message: Message, wanted: impl Fn(usize) -> bool) -> rusqlite::Result<Message> {
         let mut statement = self.tx.prepare_cached(
             "SELECT idx, whole FROM parts WHERE message = (SELECT ord FROM messages WHERE id = ?1) ORDER BY idx",
         )?;
@@ -117,7 +127,7 @@ impl Snapshot<'_> {
             statement.query_map([message.id.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         for part in parts {
             let (index, whole) = part?;
-            if let Some(part) = message.parts.get_mut(index as usize) {
+            if let Some(part) = message.parts.get_mut(index as usize).filter(|_| wanted(index as usize)) {
                 *part = parse::<Part>(&whole)?;
             }
         }
@@ -125,7 +135,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// Applies a delta to the message that it grows.
+/// Applies an event to the message that it adds to.
 fn fold(message: &mut Message, event: Event) {
     match event.kind {
         EventKind::ContentDelta(delta) => {
@@ -138,6 +148,12 @@ fn fold(message: &mut Message, event: Event) {
             if (delta.part_index as usize) < message.parts.len() =>
         {
             message.append(delta.part_index as usize, &delta.text, || Part::Text(Text::default()));
+        }
+        EventKind::ToolCallCompleted(completed) => {
+            if let Some(Part::ToolResult(result)) = message.parts.get_mut(completed.part_index as usize) {
+                (result.content, result.metadata, result.is_error) =
+                    (completed.output, completed.metadata, completed.is_error);
+            }
         }
         _ => {}
     }

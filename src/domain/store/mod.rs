@@ -24,7 +24,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use ledger::LedgerRow;
-pub(super) use read::{Page, PageRequest, Snapshot, has_ended};
+pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
 pub(crate) use subscription::{Filter, Start};
 pub use subscription::{Item, Subscription};
 pub use tail::Logged;

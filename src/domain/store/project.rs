@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::read::AgentRow;
+use super::read::{AgentRow, ContextRow};
 use crate::domain::{
     cursor::Cursor,
-    event::{EventKind, MessageEvent, SessionEvent, TurnStarted},
+    event::{EventKind, MessageEvent, SessionEvent, ToolCallCompleted, TurnStarted},
     id::{MessageId, TurnId},
     message::{Message, Role},
+    part::{Part, ToolResult},
     status::Activity,
     turn::{Turn, TurnStatus},
     usage::{Spent, Usage},
@@ -17,6 +18,9 @@ use crate::domain::{
 
 /// Set in `meta` while content that was deleted may still be found in the files.
 pub(super) const ERASE: &str = "erase";
+
+/// What of the conversation a model is told, in `meta`.
+const CONTEXT: &str = "context";
 
 /// Where and when an event happens.
 pub(super) struct At<'a> {
@@ -58,11 +62,13 @@ pub(super) fn apply(
     Ok((kind, None))
 }
 
-/// The message that a delta grows: such events are found again when an unfinished message is read.
+/// The message that an event adds to without writing its row: such events are found again when an unfinished message
+/// is read.
 pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
     match kind {
         EventKind::ContentDelta(delta) | EventKind::ReasoningDelta(delta) => Some(&delta.message_id),
         EventKind::ToolInputDelta(delta) | EventKind::ToolOutputDelta(delta) => Some(&delta.message_id),
+        EventKind::ToolCallCompleted(completed) => Some(&completed.message_id),
         EventKind::SessionCreated(_)
         | EventKind::SessionUpdated(_)
         | EventKind::SessionReset(_)
@@ -70,12 +76,12 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
         | EventKind::MessageCreated(_)
         | EventKind::MessageUpdated(_)
         | EventKind::ToolCallStarted(_)
-        | EventKind::ToolCallCompleted(_)
         | EventKind::MessageCompleted(_)
         | EventKind::MessageDeleted(_)
         | EventKind::MessagesCleared(_)
         | EventKind::ModelRetry(_)
         | EventKind::ModelChanged(_)
+        | EventKind::ContextCompacted(_)
         | EventKind::AgentStatusChanged(_)
         | EventKind::TurnFailed(_)
         | EventKind::TurnCompleted(_) => None,
@@ -87,7 +93,18 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
         EventKind::TurnStarted(event) => start_turn(tx, here, event),
         EventKind::TurnFailed(error) => change_turn(tx, here, |turn| turn.error = Some(error.clone())),
         EventKind::MessageCompleted(event) => {
+            // A summary is no answer.
+            if context(tx)?.summary.as_ref() == Some(&event.message_id) {
+                return Ok(());
+            }
             change_turn(tx, here, |turn| turn.message_id = Some(event.message_id.clone()))
+        }
+        EventKind::ContextCompacted(event) => {
+            let row = match (&event.summary_message_id, &event.kept_from_message_id) {
+                (Some(summary), _) => ContextRow { summary: Some(summary.clone()), kept_from: None },
+                (None, kept_from) => ContextRow { kept_from: kept_from.clone(), ..context(tx)? },
+            };
+            put(tx, CONTEXT, &row)
         }
         EventKind::TurnCompleted(event) => {
             touch(tx, here.at)?;
@@ -113,6 +130,7 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
             agent.tools.push((event.tool_call_id.clone(), event.tool_name.clone()));
         }),
         EventKind::ToolCallCompleted(event) => {
+            put_result(tx, event)?;
             change_agent(tx, |agent| agent.tools.retain(|(id, _)| *id != event.tool_call_id))
         }
         EventKind::ModelChanged(event) => put(tx, "model", &event.model),
@@ -199,6 +217,25 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
     Ok(MessageEvent { message: view })
 }
 
+/// Stores a tool's result whole, beside the row of its message: that is written again only with a `message_updated`.
+/// A message that has its end stays as it is.
+fn put_result(tx: &Transaction<'_>, event: &ToolCallCompleted) -> rusqlite::Result<()> {
+    let part = Part::ToolResult(ToolResult {
+        tool_call_id: event.tool_call_id.clone(),
+        content: event.output.clone(),
+        metadata: event.metadata.clone(),
+        is_error: event.is_error,
+        truncated: false,
+        size: None,
+    });
+    tx.prepare_cached(
+        "INSERT INTO parts (message, idx, whole) SELECT ord, ?2, ?3 FROM messages WHERE id = ?1 AND open
+         ON CONFLICT (message, idx) DO UPDATE SET whole = excluded.whole",
+    )?
+    .execute(params![event.message_id.as_str(), event.part_index, json(&part)?])
+    .map(drop)
+}
+
 /// The column of `sessions` that counts messages of a role.
 fn count(tx: &Transaction<'_>, role: Role, change: i64) -> rusqlite::Result<()> {
     let column = match role {
@@ -225,6 +262,7 @@ pub(super) fn role(role: Role) -> &'static str {
 fn delete_messages(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM parts", [])?;
     tx.execute("DELETE FROM messages", [])?;
+    tx.execute("DELETE FROM meta WHERE key = ?1", [CONTEXT])?;
     tx.execute(
         "UPDATE sessions SET user_messages = 0, assistant_messages = 0, tool_messages = 0
          WHERE ord = (SELECT MAX(ord) FROM sessions)",
@@ -304,6 +342,11 @@ fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rus
     });
     change(&mut agent);
     put(tx, "agent", &agent)
+}
+
+/// What of the conversation a model is told.
+pub(super) fn context(connection: &rusqlite::Connection) -> rusqlite::Result<ContextRow> {
+    Ok(get(connection, CONTEXT)?.unwrap_or_default())
 }
 
 /// A value of `meta`.

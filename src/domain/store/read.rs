@@ -15,7 +15,7 @@ use super::{Store, project, schema, tail::Logged};
 use crate::domain::{
     cursor::Cursor,
     event::{Event, EventKind, EventType},
-    id::{SessionId, ToolCallId, TurnId},
+    id::{MessageId, SessionId, ToolCallId, TurnId},
     session::{Session, SessionStats},
     status::Activity,
     turn::{Turn, TurnStatus},
@@ -104,6 +104,7 @@ pub(super) struct SessionRow {
     pub(super) counts: [u64; 3],
     spent: Spent,
     models: Vec<String>,
+    summary: Option<MessageId>,
 }
 
 /// What the agent does, as the log has it.
@@ -123,6 +124,15 @@ pub(crate) struct AgentRow {
     pub last_turn_id: Option<TurnId>,
     /// The tool calls that run.
     pub tools: Vec<(ToolCallId, String)>,
+}
+
+/// What of the conversation a model is told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ContextRow {
+    /// The message with the summary of what came before it.
+    pub summary: Option<MessageId>,
+    /// The first message whose tool output is told.
+    pub kept_from: Option<MessageId>,
 }
 
 impl Snapshot<'_> {
@@ -170,6 +180,11 @@ impl Snapshot<'_> {
     /// What the agent does.
     pub(crate) fn agent(&self) -> rusqlite::Result<Option<AgentRow>> {
         project::get(self.tx, "agent")
+    }
+
+    /// What of the conversation a model is told.
+    pub(crate) fn context(&self) -> rusqlite::Result<ContextRow> {
+        project::context(self.tx)
     }
 
     /// A turn, of this session or one before.
@@ -287,7 +302,7 @@ impl SessionRow {
             message_count: self.counts.iter().sum(),
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
-            summary_message_id: None,
+            summary_message_id: self.summary.clone(),
             cost: usage.cost,
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -296,6 +311,7 @@ impl SessionRow {
 }
 
 pub(super) fn session(connection: &Connection) -> rusqlite::Result<Option<SessionRow>> {
+    let summary = project::context(connection)?.summary;
     connection
         .prepare_cached(
             "SELECT id, title, created_at, updated_at, user_messages, assistant_messages, tool_messages, spent, models
@@ -311,6 +327,7 @@ pub(super) fn session(connection: &Connection) -> rusqlite::Result<Option<Sessio
                 counts: [count(4)?, count(5)?, count(6)?],
                 spent: parse(&row.get::<_, String>(7)?)?,
                 models: parse(&row.get::<_, String>(8)?)?,
+                summary: summary.clone(),
             })
         })
         .optional()

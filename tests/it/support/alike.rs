@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 15] = [
+const OPTIONAL: [&str; 16] = [
     "parent_session_id",
     "summary_message_id",
+    "kept_from_message_id",
     "turn_id",
     "model",
     "current_model",

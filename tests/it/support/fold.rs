@@ -45,8 +45,24 @@ impl Messages {
             "reasoning_delta" => self.append(event, "reasoning", "thinking"),
             "tool_input_delta" => self.append(event, "tool_call", "input"),
             "tool_output_delta" => self.append(event, "tool_result", "content"),
+            "tool_call_completed" => self.complete(event),
             _ => {}
         }
+    }
+
+    /// A result is there, before its message is said again.
+    fn complete(&mut self, event: &Event) {
+        let json = &event.json;
+        let message = self.get_mut(&json["message_id"]).expect("a result of a message that was created");
+        message["seq"] = json["seq"].clone();
+        let part = &mut message["parts"][json["part_index"].as_u64().expect("an index") as usize];
+        let mut result = serde_json::json!({"type": "tool_result", "content": json["output"]});
+        for field in ["tool_call_id", "is_error", "metadata", "truncated", "size"] {
+            if let Some(value) = json.get(field) {
+                result[field] = value.clone();
+            }
+        }
+        *part = result;
     }
 
     fn append(&mut self, event: &Event, kind: &str, field: &str) {

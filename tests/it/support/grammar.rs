@@ -14,6 +14,7 @@ pub fn check(events: &[Event]) -> Messages {
     }
     assert!(judge.turn.is_none(), "a turn without turn_completed: {:?}", judge.turn);
     assert_eq!(judge.messages.0, judge.whole.0, "who ignores every delta ends in the same state");
+    assert_eq!(judge.messages.0, judge.told.0, "and so does who takes whole messages only");
     judge.messages
 }
 
@@ -23,6 +24,10 @@ struct Judge {
     messages: Messages,
     /// Without deltas.
     whole: Messages,
+    /// Of whole messages only.
+    told: Messages,
+    /// The results that are complete, as their events had them.
+    results: HashMap<String, String>,
     turn: Option<Turn>,
     /// The turns that have ended.
     ended: Vec<Value>,
@@ -41,6 +46,8 @@ struct Turn {
     /// Calls that were started, and whether they were completed.
     calls: HashMap<String, bool>,
     last_answer: Option<Value>,
+    /// The last summary, which is no answer.
+    summary: Option<Value>,
     failed: bool,
     idle: bool,
 }
@@ -70,9 +77,24 @@ impl Judge {
         if !event.name.ends_with("_delta") {
             self.whole.apply(event);
         }
+        if event.name.starts_with("message") || event.name == "session_reset" {
+            self.told.apply(event);
+        }
+        if event.name == "tool_call_completed" {
+            let output = event.json["output"].as_str().expect("text");
+            self.results.insert(call_id(&event.json), output.to_owned());
+        }
         let Some(message) = event.message() else { return };
         assert_eq!(message["seq"], event.json["seq"], "a message's seq is its event's");
         assert_eq!(message.get("turn_id"), event.json.get("turn_id"));
+        for part in message["parts"].as_array().expect("parts").iter().filter(|part| part["type"] == "tool_result") {
+            // A message of many large parts has less of each.
+            if let Some(output) = self.results.get(&call_id(part)) {
+                let content = part["content"].as_str().expect("text");
+                assert!(output.starts_with(content), "a result that was complete changed: {output} -> {content}");
+                assert!(part["truncated"] == true || output == content, "cut without a word");
+            }
+        }
         if let Some(before) = before {
             replaces(&before, message);
         }
@@ -137,7 +159,9 @@ impl Turn {
                 if self.open.as_ref() == Some(&json["message_id"]) {
                     self.close();
                 }
-                self.last_answer = Some(json["message_id"].clone());
+                if self.summary.as_ref() != Some(&json["message_id"]) {
+                    self.last_answer = Some(json["message_id"].clone());
+                }
             }
             "tool_call_started" => {
                 self.names_a_result(json, messages);
@@ -156,6 +180,13 @@ impl Turn {
                 );
             }
             "model_retry" => assert_eq!(self.open, None),
+            "context_compacted" => {
+                assert_eq!(self.open, None, "between two answers: {json}");
+                if let Some(id) = json.get("summary_message_id") {
+                    assert_eq!(messages.get(id).expect("a message that was created")["role"], "assistant");
+                    self.summary = Some(id.clone());
+                }
+            }
             "turn_failed" => self.failed = true,
             "turn_completed" => self.completed(json),
             other => panic!("{other} has no place in a turn: {json}"),
