@@ -2,20 +2,13 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use protox::prost::Message;
-
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(["opencode/v1/opencode_service.proto"])?;
     let descriptors = compiler.file_descriptor_set();
-    // Comments are for the generated Rust; each server would keep them in memory, twice, for reflection.
-    let mut reflected = descriptors.clone();
-    for file in &mut reflected.file {
-        file.source_code_info = None;
-    }
-    fs::write(out.join("descriptors.bin"), reflected.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     // Bytes instead of vectors: binary parts are handed on without a copy.
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
