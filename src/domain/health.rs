@@ -1,6 +1,10 @@
 //! Whether the server can do its work.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -62,13 +66,14 @@ impl Check {
 
 /// Longest that a look at the model may take.
 const MODEL_TIME: Duration = Duration::from_millis(300);
+/// How long a workspace that was there is not looked at again: each look takes a thread that may block.
+const WORKSPACE_KEPT: Duration = Duration::from_secs(1);
 
 impl OpenCode {
     /// Whether the server can do its work.
     pub async fn health(&self) -> Health {
         let store = Check::that(self.0.store.health() == store::Health::Writable);
-        let root = self.0.workspace.root().to_owned();
-        let workspace = Check::that(tokio::fs::metadata(root).await.is_ok_and(|found| found.is_dir()));
+        let workspace = Check::that(self.workspace_is_there().await);
         // A local endpoint that does not answer must not make a probe wait.
         let model = match tokio::time::timeout(MODEL_TIME, self.current_model()).await {
             Ok(Ok(Some(_))) => Check::that(!self.0.model_failing.load(Ordering::Relaxed)),
@@ -84,5 +89,18 @@ impl OpenCode {
             uptime_s: self.0.started.elapsed().as_secs(),
             timestamp: now(),
         }
+    }
+
+    /// Whether the workspace can be looked at. Only a good answer is kept: what was repaired is seen at once.
+    async fn workspace_is_there(&self) -> bool {
+        let seen = &self.0.workspace_seen;
+        let is_fresh = |seen: Instant| seen.elapsed() < WORKSPACE_KEPT;
+        if seen.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(is_fresh) {
+            return true;
+        }
+        let root = self.0.workspace.root().to_owned();
+        let is_there = tokio::fs::metadata(root).await.is_ok_and(|found| found.is_dir());
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = is_there.then(Instant::now);
+        is_there
     }
 }

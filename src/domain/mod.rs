@@ -103,6 +103,8 @@ struct Inner {
     unfinished: AtomicBool,
     /// Whether the last model call failed, for `checks.model`.
     model_failing: AtomicBool,
+    /// When the workspace was last seen to be there.
+    workspace_seen: Mutex<Option<Instant>>,
     /// What the tools remember; replaced at reset.
     memory: Mutex<Arc<tools::ToolMemory>>,
     /// No message is accepted any more.
@@ -141,6 +143,7 @@ impl OpenCode {
             chosen: Mutex::default(),
             unfinished: AtomicBool::new(true),
             model_failing: AtomicBool::new(false),
+            workspace_seen: Mutex::default(),
             memory: Mutex::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
@@ -160,6 +163,14 @@ impl OpenCode {
             });
         }
         Ok(domain)
+    }
+
+    /// Does in the background what the first turn would have to wait for. For when the ports are bound: a start does not
+    /// wait for it either.
+    pub fn warm_up(&self) {
+        let domain = self.clone();
+        // Where the runtime ends before it is done, nobody misses it.
+        drop(tokio::task::spawn_blocking(move || domain.0.catalogue.warm_up()));
     }
 
     /// Accepts no more messages, ends the running turn, and then every stream, whose readers have seen that end.

@@ -17,7 +17,7 @@ use super::{
     part::{Binary, Data, Part, Text, json_len},
     session::{fit_title, now},
     status::Activity,
-    store::{Batch, Filter, Start, Subscription},
+    store::{Batch, Subscription},
 };
 
 /// Most bytes of text (as JSON) in all parts of a message together.
@@ -110,7 +110,6 @@ impl OpenCode {
         let name = wish.model.clone();
         let parts = self.input_parts(wish).await?;
         let model = self.model_for(name.as_deref()).await?;
-        self.ensure_session().await?;
         let domain = self.clone();
         // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.
         let accepting = async move {
@@ -119,8 +118,7 @@ impl OpenCode {
             domain.accept(&model, parts).await
         };
         let (turn_id, first) = self.to_the_end(accepting).await?;
-        let filter = Filter { turn_id: Some(turn_id.clone()), ..Filter::default() };
-        let events = self.0.store.subscribe(Start::After(first), filter, self.0.closing.clone()).await?;
+        let events = self.0.store.follow_new_turn(turn_id.clone(), first, self.0.closing.clone());
         Ok(Started { turn_id, events })
     }
 
@@ -131,7 +129,7 @@ impl OpenCode {
             return Err(Error::new(Code::Unavailable, "the server is shutting down")
                 .retry_after(std::time::Duration::from_secs(1)));
         }
-        let mut session = self.get_session_row().await?;
+        let mut session = self.session_made_at_need().await?;
         let now = now();
         let turn_id = TurnId::generate();
         let mut batch = Batch::new();

@@ -118,11 +118,10 @@ impl OpenCode {
     pub async fn update_session(&self, change: UpdateSession) -> Result<Read<Session>> {
         let title = change.title.ok_or_else(|| Error::field("title", "is missing: nothing to change was named"))?;
         check_title(&title)?;
-        self.ensure_session().await?;
         let domain = self.clone();
         self.to_the_end(async move {
             let _gate = domain.0.gate.lock().await;
-            let mut session = domain.get_session_row().await?;
+            let mut session = domain.session_made_at_need().await?;
             (session.title, session.updated_at) = (title, now());
             let kind = EventKind::SessionUpdated(SessionEvent { session });
             domain.0.store.append(Batch::new().event(None, kind)).await
@@ -157,19 +156,20 @@ impl OpenCode {
         let domain = self.clone();
         self.to_the_end(async move {
             let _gate = domain.0.gate.lock().await;
-            if domain.read(|snapshot| snapshot.session()).await?.value.is_some() {
-                return Ok(());
-            }
-            let kind = EventKind::SessionCreated(SessionEvent { session: new_session(String::new()) });
-            domain.0.store.append(Batch::new().event(None, kind)).await?;
-            Ok(())
+            domain.session_made_at_need().await.map(drop)
         })
         .await
     }
 
-    /// The session, which is known to exist.
-    pub(super) async fn get_session_row(&self) -> Result<Session> {
-        self.read(|snapshot| snapshot.session()).await?.value.ok_or_else(|| Error::internal("the session is gone"))
+    /// The session, which is made if there is none; for who holds the gate.
+    pub(super) async fn session_made_at_need(&self) -> Result<Session> {
+        if let Some(session) = self.read(|snapshot| snapshot.session()).await?.value {
+            return Ok(session);
+        }
+        let session = new_session(String::new());
+        let kind = EventKind::SessionCreated(SessionEvent { session: session.clone() });
+        self.0.store.append(Batch::new().event(None, kind)).await?;
+        Ok(session)
     }
 }
 

@@ -12,14 +12,19 @@ mod session;
 mod stream;
 mod turn;
 
+use std::sync::OnceLock;
+
 use axum::{
     Router,
     extract::Request,
     http::{Method, header},
     middleware,
+    response::Response,
+    routing::any,
 };
 use tonic::{Request as Call, Response as Answer, Status};
 use tonic_web::GrpcWebLayer;
+use tower::ServiceExt;
 
 use crate::domain::OpenCode;
 use pb::open_code_service_server::{OpenCodeService, OpenCodeServiceServer};
@@ -38,24 +43,43 @@ const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors
 pub(crate) fn router(domain: OpenCode, max_bytes: usize) -> Router {
     let health = tonic_health::pb::health_server::HealthServer::new(health::Probe::new(domain.clone()));
     let service = OpenCodeServiceServer::new(Service { domain }).max_decoding_message_size(max_bytes);
-    let mut routes = tonic::service::Routes::from(Router::new()).add_service(service).add_service(health);
-    let reflection = || {
+    let routes = tonic::service::Routes::from(Router::new()).add_service(service).add_service(health);
+    let mut router = routes.prepare().into_axum_router();
+    for version in ["v1", "v1alpha"] {
+        router = router.route(&format!("/grpc.reflection.{version}.ServerReflection/{{method}}"), any(reflect));
+    }
+    router
+        .fallback(no_such_method)
+        .layer(middleware::from_fn(deadline::keep))
+        .layer(middleware::from_fn(error::finish))
+        .layer(GrpcWebLayer::new())
+}
+
+/// Reflection, made when somebody first asks: decoding all descriptors would be a good part of a start, and few ask.
+async fn reflect(request: Request) -> Response {
+    static REFLECTION: OnceLock<Router> = OnceLock::new();
+    match REFLECTION.get_or_init(reflection).clone().oneshot(request).await {
+        Ok(response) => response,
+    }
+}
+
+fn reflection() -> Router {
+    let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let mut routes = tonic::service::Routes::from(Router::new());
     // The descriptors are compiled in: that they can be read is certain, and without them all else still works.
-    match (reflection().build_v1(), reflection().build_v1alpha()) {
+    match (descriptors().build_v1(), descriptors().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "reflection is off"),
     }
-    routes
-        .prepare()
-        .into_axum_router()
-        .fallback(async |request: Request| no_method(request.uri().path()).into_http::<axum::body::Body>())
-        .layer(middleware::from_fn(deadline::keep))
-        .layer(middleware::from_fn(error::finish))
-        .layer(GrpcWebLayer::new())
+    routes.prepare().into_axum_router().fallback(no_such_method)
+}
+
+async fn no_such_method(request: Request) -> Response {
+    no_method(request.uri().path()).into_http::<axum::body::Body>()
 }
 
 /// The form of a call.

@@ -15,35 +15,55 @@ mod shape;
 mod sse;
 mod turn;
 
-use axum::{Extension, Router, extract::DefaultBodyLimit};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use axum::{Extension, Router, extract::DefaultBodyLimit, routing::on};
+use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
 
 use crate::domain::OpenCode;
 
-/// All routes with a place in the OpenAPI document.
-fn api() -> OpenApiRouter<OpenCode> {
-    OpenApiRouter::with_openapi(openapi::info())
-        .routes(routes!(health::health))
-        .routes(routes!(session::get_session, session::update_session))
-        .routes(routes!(session::reset_session))
-        .routes(routes!(session::get_session_stats))
-        .routes(routes!(message::send_message, message::list_messages, message::clear_messages))
-        .routes(routes!(message::stream_messages))
-        .routes(routes!(message::get_message))
-        .routes(routes!(message::get_message_part))
-        .routes(routes!(turn::list_turns))
-        .routes(routes!(turn::get_turn))
-        .routes(routes!(event::stream_events))
-        .routes(routes!(agent::cancel_agent))
-        .routes(routes!(agent::get_agent_status))
-        .routes(routes!(agent::set_model))
-        .routes(routes!(model::list_models))
+/// One list, two uses: every start makes the router, and only who asks for the document makes that, since it takes
+/// more time and memory than all the rest of a start.
+macro_rules! api {
+    ($($($resource:ident::$verb:ident),+;)+) => {
+        fn served() -> Router<OpenCode> {
+            let mut router = Router::new();
+            $($(
+                let path = routes!(@path [path()] of $resource::$verb);
+                for method in routes!(@path [methods()] of $resource::$verb) {
+                    router = router.route(&path, on(method.to_method_filter(), $resource::$verb));
+                }
+            )+)+
+            router
+        }
+
+        fn documented() -> OpenApiRouter<OpenCode> {
+            OpenApiRouter::with_openapi(openapi::info())$(.routes(routes!($($resource::$verb),+)))+
+        }
+    };
+}
+
+// All routes with a place in the OpenAPI document, a line for each path.
+api! {
+    health::health;
+    session::get_session, session::update_session;
+    session::reset_session;
+    session::get_session_stats;
+    message::send_message, message::list_messages, message::clear_messages;
+    message::stream_messages;
+    message::get_message;
+    message::get_message_part;
+    turn::list_turns;
+    turn::get_turn;
+    event::stream_events;
+    agent::cancel_agent;
+    agent::get_agent_status;
+    agent::set_model;
+    model::list_models;
 }
 
 /// The REST routes, the documentation and the page.
 pub(crate) fn router(domain: OpenCode, max_body_bytes: usize) -> Router {
-    let (api, _) = api().split_for_parts();
-    api.method_not_allowed_fallback(error::method_not_allowed)
+    served()
+        .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(Extension(extract::MaxBody(max_body_bytes)))
         .with_state(domain)

@@ -45,7 +45,7 @@ pub(super) fn info() -> utoipa::openapi::OpenApi {
 
 /// The document as JSON, indented, with a newline at its end.
 pub(crate) fn document() -> String {
-    let mut document = serde_json::to_value(super::api().get_openapi()).unwrap_or_default();
+    let mut document = serde_json::to_value(super::documented().get_openapi()).unwrap_or_default();
     document["servers"] = json!([{ "url": "/", "description": "This server" }]);
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         join_variants(schemas);

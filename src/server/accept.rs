@@ -29,7 +29,7 @@ use super::{
 /// How long a client may take to send its headers.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most bytes that a connection or an h2 stream keeps of what its client does not take.
-const SEND_BUFFER: usize = 32 * 1024;
+const SEND_BUFFER: usize = 16 * 1024;
 /// Most calls at once on one h2 connection.
 const MAX_STREAMS: u32 = 256;
 /// An h2 client that is silent this long is pinged.

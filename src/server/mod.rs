@@ -70,6 +70,7 @@ impl Server {
     /// Serves until `stop` is done; then ends streams and turn, and gives running requests the grace time.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { domain, router, listeners, stalls, grace } = self;
+        domain.warm_up();
         let closing = CancellationToken::new();
         let watching = tokio::spawn(Arc::clone(&stalls).run(closing.clone()));
         // Its share of the time: turn and streams have theirs first, and then have ended.

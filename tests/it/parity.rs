@@ -10,6 +10,10 @@ use prost_types::{
 use serde_json::{Value, json};
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
+    server_reflection_response::MessageResponse,
+};
 
 use crate::support::{Setup, soon};
 
@@ -181,4 +185,32 @@ fn snake(name: &str) -> String {
         snake.push(letter.to_ascii_lowercase());
     }
     snake
+}
+
+/// Who has no proto files asks the server, in either version of reflection.
+#[tokio::test]
+async fn reflection_knows_the_service() {
+    let server = Setup::new().start();
+    let base: Endpoint = server.rest.base.parse().expect("an address");
+    let mut client = Grpc::new(base.connect().await.expect("the gRPC door is open"));
+    for version in ["v1", "v1alpha"] {
+        client.ready().await.expect("the gRPC door is open");
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let path = PathAndQuery::try_from(path).expect("a path");
+        // Both versions have the same messages.
+        let list = MessageRequest::ListServices(String::new());
+        let request = ServerReflectionRequest { message_request: Some(list), ..Default::default() };
+        let asked = futures_util::stream::iter([request]);
+        let codec = ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default();
+        let answer = soon(version, client.streaming(Request::new(asked), path, codec)).await;
+        let mut answers = answer.expect("reflection answers").into_inner();
+        let answer = soon(version, answers.message()).await.expect("reflection answers").expect("an answer");
+        let Some(MessageResponse::ListServicesResponse(found)) = answer.message_response else {
+            panic!("{version}: {answer:?}")
+        };
+        let found: Vec<_> = found.service.iter().map(|service| service.name.as_str()).collect();
+        for name in ["opencode.v1.OpenCodeService", "grpc.health.v1.Health"] {
+            assert!(found.contains(&name), "{version} lists {found:?}");
+        }
+    }
 }

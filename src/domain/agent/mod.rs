@@ -179,14 +179,17 @@ impl Turn {
     /// The loop.
     async fn play(&mut self, began: Instant) -> End {
         let limits = self.domain.0.settings.limits;
-        match self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?))).await {
+        let history = self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?)));
+        let system = prompt::system(&self.domain.0.workspace, &self.model);
+        let (history, system) = tokio::select! {
+            // Side by side: both wait for a thread.
+            both = async { tokio::join!(history, system) } => both,
+            () = self.tools.cancel.cancelled() => return End::canceled(&self.running),
+        };
+        match history {
             Ok(read) => (self.messages, self.context.row) = read.value,
             Err(error) => return End::from(error),
         }
-        let system = tokio::select! {
-            system = prompt::system(&self.domain.0.workspace, &self.model) => system,
-            () = self.tools.cancel.cancelled() => return End::canceled(&self.running),
-        };
         for _ in 0..limits.model_calls {
             if began.elapsed() >= limits.time {
                 let seconds = limits.time.as_secs();

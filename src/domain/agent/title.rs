@@ -117,7 +117,7 @@ async fn store(
         held = gate => held,
     };
     if let Some((_, title)) = &held {
-        let mut session = domain.get_session_row().await?;
+        let mut session = domain.session_made_at_need().await?;
         if session.id == *wanted && session.title == before {
             (session.title, session.updated_at) = (title.clone(), now());
             batch = batch.event(None, EventKind::SessionUpdated(SessionEvent { session }));

@@ -61,6 +61,19 @@ impl Catalogue {
         })))
     }
 
+    /// Makes the HTTP client where a provider that needs it is on, so that the first turn does not wait for the system's
+    /// certificates to be read. Blocks.
+    pub(crate) fn warm_up(&self) {
+        let is_asked_by_http = |name| match self.switch(name).provider {
+            Some(Provider::Anthropic(_) | Provider::OpenAi(_)) => true,
+            Some(Provider::Mock(_)) | None => false,
+        };
+        if ALL.into_iter().any(is_asked_by_http) {
+            // Whoever needs it first tells of a failure.
+            let _ = self.0.http.client();
+        }
+    }
+
     /// Every known model, by provider, those that are not available too. A `provider` that does not exist is a bad
     /// field of that name; one that cannot be reached lists nothing.
     pub(crate) async fn list(&self, provider: Option<&str>) -> Result<Vec<ModelInfo>> {

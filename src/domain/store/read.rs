@@ -25,7 +25,7 @@ use crate::domain::{
 /// Connections kept open for reading; more are opened under load and closed again.
 const KEPT: usize = 3;
 /// Reads at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// The pool of reading connections, opened when first needed.
 pub(super) struct Readers {

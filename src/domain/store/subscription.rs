@@ -64,6 +64,8 @@ pub struct Subscription {
 enum State {
     /// Nothing was said yet; a resync comes first, if there is one.
     Begin(Option<ResyncReason>),
+    /// Nothing was said yet, and the turn that is followed begins behind the place: it cannot have ended before it.
+    BeforeTurn,
     Following,
     Ended,
 }
@@ -96,7 +98,25 @@ impl Store {
                 return Err(Error::not_found("turn", id));
             }
         }
-        Ok(Subscription {
+        Ok(self.subscription(position, filter, closing, head, State::Begin(resync)))
+    }
+
+    /// Opens a reader of a turn that was just stored, from the cursor before its first event: nothing has to be looked
+    /// up, and the first word is not kept waiting.
+    pub(crate) fn follow_new_turn(&self, turn: TurnId, before: Cursor, closing: CancellationToken) -> Subscription {
+        let filter = Filter { turn_id: Some(turn), ..Filter::default() };
+        self.subscription(before, filter, closing, self.0.shared.head.subscribe(), State::BeforeTurn)
+    }
+
+    fn subscription(
+        &self,
+        position: Cursor,
+        filter: Filter,
+        closing: CancellationToken,
+        head: watch::Receiver<Head>,
+        state: State,
+    ) -> Subscription {
+        Subscription {
             store: self.clone(),
             filter,
             head,
@@ -104,8 +124,8 @@ impl Store {
             position,
             ready: VecDeque::new(),
             heartbeat: Instant::now() + HEARTBEAT,
-            state: State::Begin(resync),
-        })
+            state,
+        }
     }
 
     /// The cursor of the newest event that is shown.
@@ -197,6 +217,10 @@ impl Subscription {
                     Some(reason) => Item::Resync { reason, cursor: self.position },
                     None => Item::Position(self.position),
                 });
+            }
+            State::BeforeTurn => {
+                self.state = State::Following;
+                return Some(Item::Position(self.position));
             }
             State::Following => {}
         }
