@@ -14,6 +14,7 @@ mod session;
 mod shape;
 mod sse;
 mod turn;
+mod version;
 
 use axum::{Router, extract::DefaultBodyLimit};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -38,6 +39,9 @@ fn api() -> OpenApiRouter<OpenCode> {
         .routes(routes!(agent::get_agent_status))
         .routes(routes!(agent::set_model))
         .routes(routes!(model::list_models))
+        .routes(routes!(version::get_file_changes))
+        .routes(routes!(version::list_versions))
+        .routes(routes!(version::revert_files))
 }
 
 /// The REST routes, the documentation and the page.

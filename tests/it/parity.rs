@@ -14,14 +14,11 @@ use tonic_prost::ProstCodec;
 use crate::support::{Setup, soon};
 
 /// RPCs of later issues. They answer UNIMPLEMENTED and have no route; one that works may not be in this list.
-pub const NOT_SERVED: [&str; 10] = [
+pub const NOT_SERVED: [&str; 7] = [
     "ListFiles",
     "ReadFile",
     "WriteFile",
     "DeleteFile",
-    "GetFileChanges",
-    "ListVersions",
-    "RevertFiles",
     "ListPermissions",
     "ReplyPermission",
     "GetCapabilities",

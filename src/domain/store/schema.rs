@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::OpenError;
 
 /// The format that this binary reads and writes; a file of a higher one is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -45,6 +45,18 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_by_session ON ledger (session, id);
 ";
 
+/// What format 2 has beside format 1.
+const VERSIONS: &str = "
+-- One row per version of the workspace; lacks: what it says nothing about. A number is never used again.
+CREATE TABLE versions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, tree TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, cause TEXT NOT NULL,
+  files_changed INTEGER NOT NULL, lacks BLOB NOT NULL);
+-- Who changed a file last.
+CREATE TABLE origins (
+  path BLOB PRIMARY KEY, version INTEGER NOT NULL, cause TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, tool_call TEXT)
+  WITHOUT ROWID;
+";
+
 /// Opens the writer's connection and brings the file up to date.
 pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
     let mut connection = Connection::open(file)?;
@@ -60,6 +72,13 @@ pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
         0 => {
             let transaction = connection.transaction()?;
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(VERSIONS)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()?;
+        }
+        1 => {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(VERSIONS)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }
