@@ -1,41 +1,31 @@
 //! What changed in the workspace: between two versions, since a version or a git revision until now, or in a turn.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use git2::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 use utoipa::ToSchema;
+
+mod page;
+
+use page::{Asked, etag};
 
 use super::{
     OpenCode,
     cursor::Cursor,
     error::{Code, Error, Result},
-    list::{DEFAULT_LIMIT, MAX_LIMIT, Pagination},
-    part::json_len,
+    list::Pagination,
     snapshot::{Take, failed},
     store::VersionRow,
     turn::TurnStatus,
-    version::{FileChangeType, Origin, PathReason, VersionCause, is_partial, shown},
-    workspace::{Ask, Compared, Contents, Difference, Lack, blocking, lacks_from},
+    version::{FileChangeType, Origin, PathReason, VersionCause, is_partial},
+    workspace::{Ask, Lack, blocking, lacks_from},
 };
 
-/// Lines around each change where the request says nothing.
-const CONTEXT: u32 = 3;
-/// Most lines around each change.
-const MAX_CONTEXT: i64 = 1000;
 /// Bytes of the largest file that is compared line by line.
 const MAX_COMPARED: u64 = 1024 * 1024;
-/// Bytes of the longest content or diff that is in a list.
-const MAX_TEXT: usize = 256 * 1024;
-/// Bytes of a page: what is over goes to the next.
-const MAX_PAGE: usize = 2 * 1024 * 1024;
-/// Bytes of the largest patch.
-const MAX_PATCH: usize = 3 * 1024 * 1024 - 64 * 1024;
 /// Paths that an answer names as left out.
 const MAX_LEFT_OUT: usize = 1000;
-/// What the cursor of this list begins with.
-const CURSOR: &str = "f-";
 
 /// Which changes are wanted.
 #[derive(Clone, Debug, Default)]
@@ -183,7 +173,8 @@ impl OpenCode {
             not_modified: false,
             patch: None,
         };
-        let is_known = |tags: &str| tags.split(',').any(|tag| tag.trim().trim_matches('"') == empty.etag || tag.trim() == "*");
+        let is_known =
+            |tags: &str| tags.split(',').any(|tag| tag.trim().trim_matches('"') == empty.etag || tag.trim() == "*");
         if wish.if_none_match.as_deref().is_some_and(is_known) {
             return Ok(FileChanges { not_modified: true, ..empty });
         }
@@ -204,8 +195,10 @@ impl OpenCode {
             })?;
             let lacks = since.lacks.iter().chain(&until.lacks);
             page.complete &= !is_partial(&since.lacks) && !is_partial(&until.lacks);
-            let mut left_out: Vec<PathReason> =
-                lacks.filter(|lack| lack.reason != super::workspace::LackReason::Ignored).map(PathReason::from).collect();
+            let mut left_out: Vec<PathReason> = lacks
+                .filter(|lack| lack.reason != super::workspace::LackReason::Ignored)
+                .map(PathReason::from)
+                .collect();
             if engine.ignores_anything() {
                 left_out.push(PathReason { path: ".".into(), reason: "ignored".into() });
             }
@@ -216,7 +209,13 @@ impl OpenCode {
         .await
         .map_err(failed)?;
         if is_patch && !page.complete && !wish.partial {
-            let names: Vec<String> = page.left_out.iter().filter(|out| out.reason != "ignored").take(5).map(|out| format!("{} ({})", out.path, out.reason)).collect();
+            let names: Vec<String> = page
+                .left_out
+                .iter()
+                .filter(|out| out.reason != "ignored")
+                .take(5)
+                .map(|out| format!("{} ({})", out.path, out.reason))
+                .collect();
             let detail = format!("the patch would lack {}; take it so with partial=true", names.join(", "));
             return Err(Error::new(Code::PatchIncomplete, detail));
         }
@@ -260,12 +259,15 @@ impl OpenCode {
                 Some(revision) => {
                     let (engine, wanted) = (self.engine().await?, revision.to_owned());
                     let tree = blocking(move || engine.revision(&wanted)).await.map_err(failed)?;
-                    let tree = tree.ok_or_else(|| Error::not_found("revision", format_args!("{revision} in a git repository of this workspace")))?;
+                    let tree = tree.ok_or_else(|| {
+                        Error::not_found("revision", format_args!("{revision} in a git repository of this workspace"))
+                    })?;
                     End { name: Some(name), tree, lacks: Vec::new() }
                 }
             },
         };
-        let current = self.read(|snapshot| snapshot.latest_version()).await?.value.0.map(|row| row.name()).unwrap_or_default();
+        let current =
+            self.read(|snapshot| snapshot.latest_version()).await?.value.0.map(|row| row.name()).unwrap_or_default();
         Ok((since, until, current))
     }
 
@@ -281,7 +283,12 @@ impl OpenCode {
     }
 
     /// Who changed the files last.
-    async fn with_origins(&self, mut changes: Vec<(Vec<u8>, FileChange)>, until: Oid, now: bool) -> Result<Vec<FileChange>> {
+    async fn with_origins(
+        &self,
+        mut changes: Vec<(Vec<u8>, FileChange)>,
+        until: Oid,
+        now: bool,
+    ) -> Result<Vec<FileChange>> {
         let fresh = match self.running().filter(|_| now) {
             Some(running) => self.changed_so_far(until).await?.map(|paths| (running.id().clone(), paths)),
             None => None,
@@ -306,117 +313,4 @@ impl End {
         // What we stored ourselves is an id.
         Self { name: Some(row.name()), tree: Oid::from_str(&row.tree).unwrap_or(Oid::ZERO_SHA1), lacks }
     }
-}
-
-/// The checked figures of a request.
-struct Asked {
-    context: u32,
-    limit: u32,
-    after: Option<Vec<u8>>,
-}
-
-/// A page or a patch, before anybody's name is on it.
-struct Answer {
-    changes: Vec<(Vec<u8>, FileChange)>,
-    pagination: Pagination,
-    complete: bool,
-    left_out: Vec<PathReason>,
-    patch: Option<Vec<u8>>,
-}
-
-impl Asked {
-    fn check(wish: &GetFileChanges) -> Result<Self> {
-        let context = match wish.context {
-            None => CONTEXT,
-            Some(lines @ 0..=MAX_CONTEXT) => lines as u32,
-            Some(_) => return Err(Error::field("context", format!("must be 0 to {MAX_CONTEXT} lines"))),
-        };
-        let limit = match wish.limit.unwrap_or(0) {
-            0 => DEFAULT_LIMIT,
-            limit => u32::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-                .ok_or_else(|| Error::field("limit", format!("must be 1 to {MAX_LIMIT}, or 0 for {DEFAULT_LIMIT}")))?,
-        };
-        if wish.offset.unwrap_or(0) != 0 {
-            return Err(Error::field("offset", "is not for this list; page by cursor"));
-        }
-        let after = wish.cursor.as_deref().filter(|cursor| !cursor.is_empty()).map(|cursor| {
-            let path = cursor.strip_prefix(CURSOR).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-            path.ok_or_else(|| Error::field("cursor", "is not of this list; take next_cursor of the page before"))
-        });
-        Ok(Self { context, limit, after: after.transpose()? })
-    }
-
-    /// The changes of one page.
-    fn page(&self, compared: &Compared<'_>) -> std::io::Result<Answer> {
-        let list = &compared.list;
-        let rest = list.iter().filter(|found| self.after.as_ref().is_none_or(|after| found.path > *after));
-        let complete = list.iter().all(|found| compared.is_within(found, MAX_TEXT as u64));
-        let (mut changes, mut bytes) = (Vec::new(), 0);
-        let mut rest = rest.peekable();
-        while let Some(found) = rest.next_if(|_| changes.len() < self.limit as usize) {
-            let contents = compared.contents(found, MAX_TEXT)?;
-            let texts = [&contents.old, &contents.new, &contents.diff];
-            bytes += texts.into_iter().flatten().map(|text| json_len(text)).sum::<usize>() + 500;
-            if bytes > MAX_PAGE && !changes.is_empty() {
-                let next = changes.last().map(|(path, _): &(Vec<u8>, FileChange)| path.clone());
-                return Ok(self.answer(list.len(), changes, next, complete));
-            }
-            changes.push((found.path.clone(), FileChange::new(found, contents)));
-        }
-        let next = rest.peek().and_then(|_| changes.last()).map(|(path, _)| path.clone());
-        Ok(self.answer(list.len(), changes, next, complete))
-    }
-
-    fn answer(&self, total: usize, changes: Vec<(Vec<u8>, FileChange)>, next: Option<Vec<u8>>, complete: bool) -> Answer {
-        let next_cursor = next.map(|path| format!("{CURSOR}{}", URL_SAFE_NO_PAD.encode(path)));
-        let has_more = next_cursor.is_some();
-        let pagination = Pagination { total: total as u64, limit: self.limit, offset: 0, next_cursor, has_more };
-        Answer { changes, pagination, complete, left_out: Vec::new(), patch: None }
-    }
-
-    fn patch(&self, compared: &Compared<'_>) -> std::io::Result<Answer> {
-        let patch = compared.patch(MAX_PATCH)?;
-        let left_out: Vec<PathReason> = patch
-            .left_out
-            .iter()
-            .map(|(path, why)| PathReason { path: shown(path), reason: (*why).to_owned() })
-            .collect();
-        let answer = self.answer(compared.list.len(), Vec::new(), None, left_out.is_empty());
-        Ok(Answer { left_out, patch: Some(patch.text), ..answer })
-    }
-}
-
-impl FileChange {
-    fn new(found: &Difference, contents: Contents) -> Self {
-        Self {
-            path: shown(&found.path),
-            change: found.kind.into(),
-            old_path: found.old_path.as_deref().map(shown),
-            old_content: contents.old,
-            new_content: contents.new,
-            timestamp: None,
-            diff: contents.diff,
-            additions: contents.additions,
-            deletions: contents.deletions,
-            is_binary: contents.binary,
-            truncated: contents.truncated,
-            old_size: contents.old_size,
-            new_size: contents.new_size,
-            old_mode: found.old.map(|side| side.mode),
-            new_mode: found.new.map(|side| side.mode),
-            origin: None,
-        }
-    }
-}
-
-/// The same for the same question about the same trees.
-fn etag(wish: &GetFileChanges, since: &End, until: &End, current: &str) -> String {
-    let GetFileChanges { path, context, renames, limit, cursor, patch, partial, .. } = wish;
-    let asked = format!("{path:?} {context:?} {renames} {limit:?} {cursor:?} {patch} {partial}");
-    let ends = format!("{} {:?} {} {:?}", since.tree, since.lacks, until.tree, until.lacks);
-    let names = format!("{:?} {:?} {current}", since.name, until.name);
-    let hash = Sha256::digest(format!("{asked}\n{ends}\n{names}"));
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -41,9 +41,9 @@ pub use change::{FileChange, FileChanges, GetFileChanges};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
-    AgentStatusChanged, Event, EventKind, EventType, FilesChanged, MessageCompleted, MessageDeleted, MessageEvent, MessagesCleared,
-    ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted,
-    TurnStarted,
+    AgentStatusChanged, Event, EventKind, EventType, FilesChanged, MessageCompleted, MessageDeleted, MessageEvent,
+    MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta,
+    TurnCompleted, TurnStarted,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};

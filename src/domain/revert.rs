@@ -63,9 +63,10 @@ impl OpenCode {
         if wish.paths.len() > MAX_PATHS {
             return Err(Error::field("paths", format!("must have at most {MAX_PATHS} paths")));
         }
-        let paths = wish.paths.iter().map(|path| {
-            Ok(self.0.workspace.for_client(path)?.as_path().as_os_str().as_encoded_bytes().to_vec())
-        });
+        let paths = wish
+            .paths
+            .iter()
+            .map(|path| Ok(self.0.workspace.for_client(path)?.as_path().as_os_str().as_encoded_bytes().to_vec()));
         let paths = paths.collect::<Result<Vec<_>>>()?;
         let target = self.version("version", &wish.version).await?;
         let domain = self.clone();
@@ -146,7 +147,12 @@ fn reason((path, why): (Vec<u8>, &'static str)) -> PathReason {
     PathReason { path: shown(&path), reason: why.to_owned() }
 }
 
-fn answer(made: &[Difference], mut skipped: Vec<PathReason>, before: Option<String>, after: Option<String>) -> Reverted {
+fn answer(
+    made: &[Difference],
+    mut skipped: Vec<PathReason>,
+    before: Option<String>,
+    after: Option<String>,
+) -> Reverted {
     let mut bytes = 0;
     let mut within = |path: &str| {
         bytes += path.len() + 50;

@@ -13,28 +13,25 @@ use std::{
 use git2::Oid;
 use tokio::sync::{OnceCell, OwnedMutexGuard, oneshot, watch};
 
+mod record;
+
+use record::prepare;
+
 use super::{
     OpenCode,
     agent::Changes,
     error::{Code, Error, Result},
-    event::{EventKind, FilesChanged},
+    event::FilesChanged,
     id::{ToolCallId, TurnId},
-    session::now,
     store::{Batch, NewVersion, VersionRow},
-    version::{ChangedFile, FileChangeType, VersionCause, shown},
-    workspace::{Ask, Difference, DifferenceKind, Lack, Limits, Looked, Versions, blocking, lacks_from, lacks_to},
+    version::VersionCause,
+    workspace::{Ask, Lack, Limits, Looked, Versions, blocking, lacks_from},
 };
 
 /// How long a turn waits for a version at most.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
 /// How long a request waits for the baseline of a workspace that has none yet.
 const BASELINE_WAIT: Duration = Duration::from_secs(20);
-/// Files that one `files_changed` event names.
-const MAX_FILES: usize = 500;
-/// Bytes of their paths together.
-const MAX_PATHS: usize = 64 * 1024;
-/// Versions that are taken before old ones are looked for.
-const PRUNE_EVERY: u64 = 50;
 
 /// Limits of the versions.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +185,9 @@ impl OpenCode {
         let last = guard.row.clone();
         let since = match (&wanted.cause, &guard.turn) {
             // A turn is told by what it found, whatever versions came in between.
-            (VersionCause::AfterTurn, Some(began)) if Some(&began.turn_id) == wanted.turn_id.as_ref() => Some(began.tree),
+            (VersionCause::AfterTurn, Some(began)) if Some(&began.turn_id) == wanted.turn_id.as_ref() => {
+                Some(began.tree)
+            }
             _ => None,
         };
         let take = wanted.clone();
@@ -274,7 +273,8 @@ impl OpenCode {
     /// itself when it is there.
     pub(super) async fn version_after(&self, turn_id: &TurnId, changes: &Changes, wait: Duration) -> Option<Taken> {
         let (done, answer) = oneshot::channel();
-        let take = Take { turn_id: Some(turn_id.clone()), touched: changes.touched(), ..Take::new(VersionCause::AfterTurn) };
+        let take =
+            Take { turn_id: Some(turn_id.clone()), touched: changes.touched(), ..Take::new(VersionCause::AfterTurn) };
         let domain = self.clone();
         self.0.tasks.spawn(async move {
             let taken = match domain.take(take).await {
@@ -312,11 +312,19 @@ impl OpenCode {
             let limits = self.0.settings.versions;
             let read = self.read(|snapshot| Ok((snapshot.all_versions()?, snapshot.baseline()?))).await?;
             let (mut all, baseline) = read.value;
-            let stored = { let engine = engine.clone(); blocking(move || engine.stored_bytes()).await.map_err(failed)? };
+            let stored = {
+                let engine = engine.clone();
+                blocking(move || engine.stored_bytes()).await.map_err(failed)?
+            };
             let newest = all.last().map(|(id, _)| *id);
             let kept = if stored > limits.stored_bytes { (all.len() as u64 / 2).min(limits.kept) } else { limits.kept };
             let over = all.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));
-            let old: Vec<u64> = all.iter().take(over).map(|(id, _)| *id).filter(|id| Some(*id) != baseline && Some(*id) != newest).collect();
+            let old: Vec<u64> = all
+                .iter()
+                .take(over)
+                .map(|(id, _)| *id)
+                .filter(|id| Some(*id) != baseline && Some(*id) != newest)
+                .collect();
             if old.is_empty() && stored <= limits.stored_bytes {
                 return Ok(());
             }
@@ -333,123 +341,6 @@ impl OpenCode {
     }
 }
 
-/// What is to be stored of a look.
-fn prepare(guard: OwnedMutexGuard<Latest>, wanted: Take, looked: &Looked, list: &[Difference]) -> Taken {
-    let Take { cause, turn_id, touched, .. } = wanted;
-    let tree = looked.tree.to_string();
-    let lacks = lacks_to(&looked.lacks);
-    let by = match cause {
-        VersionCause::AfterTurn | VersionCause::Write | VersionCause::Revert => cause,
-        VersionCause::Baseline | VersionCause::BeforeTurn | VersionCause::Request | VersionCause::Outside => VersionCause::Outside,
-    };
-    let began = |turn_id| Began { turn_id, tree: looked.tree, others: HashSet::new() };
-    let turn = turn_id.clone().filter(|_| cause != VersionCause::AfterTurn).map(began);
-    let same = guard.row.as_ref().is_some_and(|last| last.tree == tree && last.lacks == lacks);
-    if same && cause != VersionCause::Baseline && (cause != VersionCause::AfterTurn || list.is_empty()) {
-        let row = guard.row.clone();
-        if let Some(row) = row {
-            return Taken { guard, version: None, event: None, row, turn };
-        }
-    }
-    let first = guard.row.is_none();
-    let row = VersionRow {
-        id: guard.next,
-        tree,
-        at: now(),
-        turn_id,
-        cause,
-        files_changed: u32::try_from(list.len()).unwrap_or(u32::MAX),
-        lacks,
-    };
-    let call = |path: &[u8]| touched.get(Path::new(OsStr::from_bytes(path))).cloned();
-    let changed = list.iter().map(|found| (found.path.clone(), call(&found.path))).collect();
-    let event = (!first && !list.is_empty()).then(|| files_changed(row.name(), list, by));
-    let version = NewVersion { row: row.clone(), is_baseline: cause == VersionCause::Baseline, changed, by };
-    Taken { guard, version: Some(version), event, row, turn }
-}
-
-/// The event that tells of a version.
-fn files_changed(version: String, list: &[Difference], by: VersionCause) -> FilesChanged {
-    let mut bytes = 0;
-    let within = |found: &&Difference| {
-        bytes += found.path.len();
-        bytes <= MAX_PATHS
-    };
-    let files: Vec<ChangedFile> = list.iter().take(MAX_FILES).take_while(within).map(ChangedFile::from).collect();
-    let truncated = files.len() < list.len();
-    FilesChanged { version, files, truncated, by }
-}
-
-impl Taken {
-    /// Adds what is to be stored to a batch; [`Taken::stored`] is to follow.
-    pub(super) fn add_to(&mut self, batch: Batch, turn_id: Option<&TurnId>) -> Batch {
-        let batch = match self.version.clone() {
-            Some(version) => batch.version(version),
-            None => batch,
-        };
-        match self.event.clone() {
-            Some(event) => batch.event(turn_id, EventKind::FilesChanged(event)),
-            None => batch,
-        }
-    }
-
-    /// Notes that it is stored, and lets the next one be taken.
-    pub(super) fn stored(mut self, domain: &OpenCode) -> VersionRow {
-        if let Some(version) = self.version.take() {
-            self.guard.next = version.row.id + 1;
-            if let Some(began) = self.guard.turn.as_mut().filter(|_| version.by != VersionCause::AfterTurn) {
-                began.others.extend(version.changed.into_iter().map(|(path, _)| path));
-            }
-            self.guard.row = Some(version.row);
-            if version.is_baseline {
-                domain.0.snapshots.baseline.send_replace(true);
-            }
-            if self.guard.next % PRUNE_EVERY == 0 {
-                let domain = domain.clone();
-                domain.0.tasks.clone().spawn(async move { domain.give_up_old_versions().await });
-            }
-        }
-        if let Some(turn) = self.turn.take() {
-            self.guard.turn = Some(turn);
-        }
-        self.row
-    }
-
-    /// Stores it by itself.
-    pub(super) async fn record(mut self, domain: &OpenCode) -> Result<VersionRow> {
-        let mut batch = self.add_to(Batch::new(), None);
-        if let Some(began) = &self.turn {
-            batch = batch.version_before(&began.turn_id, self.row.id);
-        }
-        if self.version.is_some() || self.turn.is_some() {
-            domain.0.store.append(batch).await?;
-        }
-        Ok(self.stored(domain))
-    }
-}
-
-impl From<&Difference> for ChangedFile {
-    fn from(found: &Difference) -> Self {
-        Self {
-            path: shown(&found.path),
-            change: found.kind.into(),
-            old_path: found.old_path.as_deref().map(shown),
-        }
-    }
-}
-
-impl From<DifferenceKind> for FileChangeType {
-    fn from(kind: DifferenceKind) -> Self {
-        match kind {
-            DifferenceKind::Created => Self::Created,
-            DifferenceKind::Modified => Self::Modified,
-            DifferenceKind::Deleted => Self::Deleted,
-            DifferenceKind::Renamed => Self::Renamed,
-            DifferenceKind::TypeChanged => Self::TypeChanged,
-        }
-    }
-}
-
 /// A failure of the versions' engine: a full disk is the caller's to know, all else is ours.
 pub(super) fn failed(error: io::Error) -> Error {
     match error.kind() {
@@ -457,7 +348,9 @@ pub(super) fn failed(error: io::Error) -> Error {
             Error::new(Code::InsufficientStorage, "the disk of the data directory is full; nothing was changed")
                 .retry_after(Duration::from_secs(5))
         }
-        io::ErrorKind::Interrupted => Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)),
+        io::ErrorKind::Interrupted => {
+            Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1))
+        }
         _ => Error::internal(error),
     }
 }

@@ -158,8 +158,9 @@ impl OpenCode {
 
     /// The version of that name.
     pub(super) async fn version(&self, field: &str, name: &str) -> Result<VersionRow> {
-        let number = number(name)
-            .ok_or_else(|| Error::field(field, "is no version: they are named v1, v2 and so on; GET /files/versions lists them"))?;
+        let number = number(name).ok_or_else(|| {
+            Error::field(field, "is no version: they are named v1, v2 and so on; GET /files/versions lists them")
+        })?;
         let row = self.read(move |snapshot| snapshot.version(number)).await?.value;
         row.ok_or_else(|| Error::not_found("version", name))
     }

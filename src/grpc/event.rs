@@ -9,9 +9,9 @@ use super::{
     stream::{Streaming, View, request_id, view},
 };
 use crate::domain::{
-    AgentStatusChanged, Cursor, Event, EventKind, EventPage, FilesChanged, ListEvents, MessageCompleted, MessageDeleted,
-    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent, StreamEvents,
-    TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
+    AgentStatusChanged, Cursor, Event, EventKind, EventPage, FilesChanged, ListEvents, MessageCompleted,
+    MessageDeleted, MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent,
+    StreamEvents, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
 };
 
 pub(super) async fn stream_events(

@@ -71,7 +71,11 @@ pub(super) async fn run(domain: OpenCode, running: Arc<Running>, session_id: Ses
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
-        turn.play(began).await
+        let end = turn.play(began).await;
+        if end.waits_for_version() > Duration::ZERO {
+            turn.wait_for_version().await;
+        }
+        end
     })
     .catch_unwind()
     .await
@@ -167,9 +171,8 @@ fn ending(id: &TurnId, end: End, usage: Usage, last: Option<MessageId>, versions
     }
     let idle = AgentStatusChanged { status: Activity::Idle, current_operation: None };
     let completed = TurnCompleted { finish_reason, usage, message_id: last, version_before, version_after };
-    let batch = batch
-        .event(Some(id), EventKind::AgentStatusChanged(idle))
-        .event(Some(id), EventKind::TurnCompleted(completed));
+    let batch =
+        batch.event(Some(id), EventKind::AgentStatusChanged(idle)).event(Some(id), EventKind::TurnCompleted(completed));
     (batch, taken)
 }
 
@@ -189,7 +192,16 @@ impl Turn {
             engine: domain.0.snapshots.engine(),
             call: None,
         };
-        Self { id: running.id().clone(), domain, session_id, model, running, tools, messages: Vec::new(), begun: tokio::sync::Mutex::default() }
+        Self {
+            id: running.id().clone(),
+            domain,
+            session_id,
+            model,
+            running,
+            tools,
+            messages: Vec::new(),
+            begun: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The loop.

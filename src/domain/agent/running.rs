@@ -12,7 +12,11 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{id::{ToolCallId, TurnId}, status::ProcessEnded, tools::EndedProcess};
+use crate::domain::{
+    id::{ToolCallId, TurnId},
+    status::ProcessEnded,
+    tools::EndedProcess,
+};
 
 /// The turn that runs.
 pub(in crate::domain) struct Running {

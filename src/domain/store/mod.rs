@@ -95,11 +95,17 @@ pub(super) struct Batch {
 }
 
 enum Entry {
-    Event { turn_id: Option<TurnId>, kind: Box<EventKind> },
+    Event {
+        turn_id: Option<TurnId>,
+        kind: Box<EventKind>,
+    },
     Ledger(Box<LedgerRow>),
     Version(Box<NewVersion>),
     /// The version that a turn began with.
-    VersionBefore { turn_id: TurnId, version: u64 },
+    VersionBefore {
+        turn_id: TurnId,
+        version: u64,
+    },
     /// Versions that are given up.
     Forget(Vec<u64>),
     /// What the model of the next turn is told.

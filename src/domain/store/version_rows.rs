@@ -114,8 +114,8 @@ impl Snapshot<'_> {
     pub(crate) fn versions(&self, page: PageRequest) -> rusqlite::Result<Page<VersionRow>> {
         let total: i64 = self.tx.query_row("SELECT COUNT(*) FROM versions", [], |row| row.get(0))?;
         let mut statement = self.tx.prepare_cached(&select("WHERE id < ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3"))?;
-        let rows = statement
-            .query_map(params![page.after.unwrap_or(i64::MAX), page.limit + 1, page.offset as i64], row)?;
+        let rows =
+            statement.query_map(params![page.after.unwrap_or(i64::MAX), page.limit + 1, page.offset as i64], row)?;
         let mut items = rows.collect::<rusqlite::Result<Vec<_>>>()?;
         let more = items.len() > page.limit as usize;
         items.truncate(page.limit as usize);

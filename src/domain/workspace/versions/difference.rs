@@ -105,7 +105,8 @@ impl Versions {
     ) -> io::Result<T> {
         let store = self.objects.store()?;
         let repository = &store.repository;
-        let (old, new) = (repository.find_tree(trees.0).map_err(failed)?, repository.find_tree(trees.1).map_err(failed)?);
+        let (old, new) =
+            (repository.find_tree(trees.0).map_err(failed)?, repository.find_tree(trees.1).map_err(failed)?);
         let mut options = DiffOptions::new();
         options
             .context_lines(ask.context)
@@ -183,10 +184,12 @@ impl Compared<'_> {
 
     /// Contents and diff of one file; what is longer than `max_text` bytes is left out.
     pub(in crate::domain) fn contents(&self, found: &Difference, max_text: usize) -> io::Result<Contents> {
-        let size = |side: Option<Side>| side.filter(|side| side.mode != GITLINK).and_then(|side| self.keeper.size(side.oid));
+        let size =
+            |side: Option<Side>| side.filter(|side| side.mode != GITLINK).and_then(|side| self.keeper.size(side.oid));
         let mut contents = Contents { old_size: size(found.old), new_size: size(found.new), ..Contents::default() };
         let sides = [found.old, found.new].into_iter().flatten().filter(|side| side.mode != GITLINK);
-        let is_large = [contents.old_size, contents.new_size].into_iter().flatten().any(|size| size > self.ask.max_bytes);
+        let is_large =
+            [contents.old_size, contents.new_size].into_iter().flatten().any(|size| size > self.ask.max_bytes);
         if is_large || !sides.clone().all(|side| self.keeper.has(side.oid)) {
             contents.truncated = true;
             return Ok(contents);
@@ -211,7 +214,9 @@ impl Compared<'_> {
         contents.diff = Some(String::from_utf8_lossy(&diff).into_owned());
         contents.old = old.flatten().and_then(Result::ok);
         contents.new = new.flatten().and_then(Result::ok);
-        for (text, most) in [(&mut contents.old, max_text), (&mut contents.new, max_text), (&mut contents.diff, 2 * max_text)] {
+        for (text, most) in
+            [(&mut contents.old, max_text), (&mut contents.new, max_text), (&mut contents.diff, 2 * max_text)]
+        {
             if text.as_ref().is_some_and(|text| text.len() > most) {
                 *text = None;
                 contents.truncated = true;

@@ -19,6 +19,7 @@ use std::{
 use git2::Oid;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+mod assemble;
 mod content;
 mod difference;
 mod lack;
@@ -31,11 +32,6 @@ mod rules;
 mod scan;
 mod seed;
 
-pub(in crate::domain) use self::{
-    difference::{Ask, Compared, Contents, Difference, DifferenceKind},
-    lack::{Lack, LackReason, Limits, lacks_from, lacks_to},
-    objects::MAX_STORED,
-};
 use self::{
     content::Read,
     manifest::{Dir, File, Kind},
@@ -43,6 +39,11 @@ use self::{
     rules::{Compiled, Rules},
     scan::Scan,
     seed::{Seed, UserGit},
+};
+pub(in crate::domain) use self::{
+    difference::{Ask, Compared, Contents, Difference, DifferenceKind},
+    lack::{Lack, LackReason, Limits, lacks_from, lacks_to},
+    objects::MAX_STORED,
 };
 
 /// What the names of half-written files begin and end with; they are in no version.
@@ -155,7 +156,12 @@ impl Versions {
     }
 
     /// Looks at some paths alone, after they were changed here.
-    pub(in crate::domain) fn look_at(&self, paths: &[PathBuf], limits: &Limits, carried: &[Lack]) -> io::Result<Looked> {
+    pub(in crate::domain) fn look_at(
+        &self,
+        paths: &[PathBuf],
+        limits: &Limits,
+        carried: &[Lack],
+    ) -> io::Result<Looked> {
         let mut state = self.state();
         let store = self.objects.store()?;
         let keeper = store.keeper()?;

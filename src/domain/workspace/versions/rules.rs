@@ -36,7 +36,11 @@ const CONVERTING: [&str; 5] = ["filter", "ident", "eol", "working-tree-encoding"
 
 impl Rules {
     /// The rules of a directory below another one: files of these names in it, if there are any.
-    pub(super) fn below(above: &Arc<Self>, ignored: Option<Arc<Gitignore>>, converted: Option<Arc<Gitignore>>) -> Arc<Self> {
+    pub(super) fn below(
+        above: &Arc<Self>,
+        ignored: Option<Arc<Gitignore>>,
+        converted: Option<Arc<Gitignore>>,
+    ) -> Arc<Self> {
         if ignored.is_none() && converted.is_none() {
             return Arc::clone(above);
         }

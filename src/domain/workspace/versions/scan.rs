@@ -23,6 +23,7 @@ use rustix::{
 
 use super::{
     Lack, LackReason, Limits,
+    assemble::{Seen, assemble},
     content::{self, Read},
     manifest::{Dir, Figures, File, Kind, Name, Node},
     objects::{Keeper, Objects},
@@ -72,16 +73,6 @@ struct Job {
     slot: usize,
 }
 
-/// What a directory held.
-#[derive(Default)]
-struct Seen {
-    /// None where nothing is another than it was, as far as this directory itself is concerned.
-    files: Option<Vec<(Name, File)>>,
-    /// Directories below, and their slots.
-    below: Vec<(Name, usize)>,
-    known: Option<Arc<Dir>>,
-}
-
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
@@ -114,7 +105,8 @@ impl Scan<'_> {
             slot: 0,
         };
         let queue = Queue { jobs: vec![job], open: 1, slots: vec![None], ..Queue::default() };
-        let shared = Shared { scan: self, queue: Mutex::new(queue), more: Condvar::new(), ignored: AtomicBool::new(false) };
+        let shared =
+            Shared { scan: self, queue: Mutex::new(queue), more: Condvar::new(), ignored: AtomicBool::new(false) };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         std::thread::scope(|scope| {
             for _ in 1..threads {
@@ -255,7 +247,13 @@ impl Shared<'_> {
     }
 
     /// Which of the entries belong to a version, and what they are.
-    fn sort_out(&self, keeper: &Keeper<'_>, job: &Job, dir: OwnedFd, entries: Vec<(OsString, FileType)>) -> io::Result<()> {
+    fn sort_out(
+        &self,
+        keeper: &Keeper<'_>,
+        job: &Job,
+        dir: OwnedFd,
+        entries: Vec<(OsString, FileType)>,
+    ) -> io::Result<()> {
         let known = job.known.as_deref();
         let (rules, rematch) = self.rules(job, &dir, &entries);
         let dir = Arc::new(dir);
@@ -306,7 +304,8 @@ impl Shared<'_> {
                 _ => {}
             }
         }
-        let old_files = known.map_or(0, |known| known.entries.iter().filter(|(_, node)| matches!(node, Node::File(_))).count());
+        let old_files =
+            known.map_or(0, |known| known.entries.iter().filter(|(_, node)| matches!(node, Node::File(_))).count());
         let files = (!same || files.len() != old_files).then_some(files);
         self.answer(job, files, jobs);
         Ok(())
@@ -420,7 +419,8 @@ fn names(dir: &OwnedFd) -> Result<Vec<(OsString, FileType)>, Errno> {
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        let is_ours = || name.starts_with(super::TEMPORARY.0.as_bytes()) && name.ends_with(super::TEMPORARY.1.as_bytes());
+        let is_ours =
+            || name.starts_with(super::TEMPORARY.0.as_bytes()) && name.ends_with(super::TEMPORARY.1.as_bytes());
         if name == b"." || name == b".." || name.eq_ignore_ascii_case(b".git") || is_ours() {
             continue;
         }
@@ -432,42 +432,4 @@ fn names(dir: &OwnedFd) -> Result<Vec<(OsString, FileType)>, Errno> {
         }
     }
     Ok(found)
-}
-
-/// Puts together what the threads saw. None where there is nothing.
-fn assemble(slots: &mut [Option<Seen>], slot: usize, changed: &mut bool) -> Option<Arc<Dir>> {
-    let Some(Seen { files, below, known }) = slots.get_mut(slot).and_then(Option::take) else {
-        *changed = true;
-        return None;
-    };
-    let mut same = files.is_none();
-    let mut dirs = Vec::with_capacity(below.len());
-    for (name, slot) in below {
-        let old = known.as_ref().and_then(|known| match known.get(&name) {
-            Some(Node::Dir(dir)) => Some(Arc::clone(dir)),
-            Some(Node::File(_)) | None => None,
-        });
-        let found = assemble(slots, slot, changed);
-        match (&found, &old) {
-            (Some(found), Some(old)) => same &= Arc::ptr_eq(found, old),
-            (None, None) => {}
-            (Some(_), None) | (None, Some(_)) => same = false,
-        }
-        dirs.extend(found.map(|dir| (name, Node::Dir(dir))));
-    }
-    let old_dirs = known.as_ref().map_or(0, |known| known.entries.iter().filter(|(_, node)| matches!(node, Node::Dir(_))).count());
-    if same && old_dirs == dirs.len() {
-        return known.filter(|known| !known.entries.is_empty());
-    }
-    *changed = true;
-    let files = match files {
-        Some(files) => files,
-        None => known.iter().flat_map(|known| &known.entries).filter_map(|(name, node)| match node {
-            Node::File(file) => Some((name.clone(), *file)),
-            Node::Dir(_) => None,
-        }).collect(),
-    };
-    let mut entries: Vec<(Name, Node)> = files.into_iter().map(|(name, file)| (name, Node::File(file))).chain(dirs).collect();
-    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-    (!entries.is_empty()).then(|| Arc::new(Dir { entries, tree: None }))
 }

@@ -71,7 +71,11 @@ impl UserGit {
     /// The figures of the index, by which it is known whether it changed.
     pub(super) fn index_figures(&self) -> Option<(u64, i64, i64)> {
         let data = fs::symlink_metadata(self.folder.join("index")).ok().filter(|data| data.is_file())?;
-        Some((data.ino(), data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec()), data.size() as i64))
+        Some((
+            data.ino(),
+            data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec()),
+            data.size() as i64,
+        ))
     }
 
     /// The entries of the index. One that libgit2 cannot read gives none. `copy` is where it may be copied to.
@@ -122,7 +126,14 @@ impl Seed {
 
     /// The file as the index knows it, if that can be trusted: the figures are those that git saw, no attribute changes
     /// its content, and what is stored has its size.
-    pub(super) fn file(&self, keeper: &Keeper<'_>, path: &Path, kind: Kind, stat: &Stat, rules: &Rules) -> Option<File> {
+    pub(super) fn file(
+        &self,
+        keeper: &Keeper<'_>,
+        path: &Path,
+        kind: Kind,
+        stat: &Stat,
+        rules: &Rules,
+    ) -> Option<File> {
         let name = path.as_os_str().as_bytes();
         let place = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(name)).ok()?;
         let entry = &self.entries[place];
@@ -139,7 +150,13 @@ impl Seed {
         if !same || rules.converts(path) {
             return None;
         }
-        keeper.is_blob_of(entry.id, figures.size).then_some(File { oid: entry.id, kind, figures, racy: false, seeded: true })
+        keeper.is_blob_of(entry.id, figures.size).then_some(File {
+            oid: entry.id,
+            kind,
+            figures,
+            racy: false,
+            seeded: true,
+        })
     }
 }
 
