@@ -3,7 +3,6 @@
 use git2::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 use utoipa::ToSchema;
 
 mod page;

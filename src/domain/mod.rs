@@ -116,6 +116,8 @@ struct Inner {
     snapshots: snapshot::Snapshots,
     /// No message is accepted any more.
     draining: AtomicBool,
+    /// The server begins to end.
+    stopping: CancellationToken,
     /// Every stream ends.
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -153,6 +155,7 @@ impl OpenCode {
             memory: Mutex::default(),
             snapshots: snapshot::Snapshots::new(),
             draining: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
@@ -173,6 +176,7 @@ impl OpenCode {
         if let Some(running) = self.running() {
             running.interrupt();
         }
+        self.0.stopping.cancel();
         self.0.snapshots.stop();
         self.0.tasks.close();
         if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {

@@ -11,7 +11,10 @@ use std::{
 };
 
 use git2::Oid;
-use tokio::sync::{OnceCell, OwnedMutexGuard, oneshot, watch};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{OnceCell, OwnedMutexGuard, oneshot, watch},
+};
 
 mod record;
 
@@ -25,11 +28,13 @@ use super::{
     id::{ToolCallId, TurnId},
     store::{Batch, NewVersion, VersionRow},
     version::VersionCause,
-    workspace::{Ask, Lack, Limits, Looked, Versions, blocking, lacks_from},
+    workspace::{Ask, Lack, Limits, Looked, Reach, Versions, blocking, lacks_from},
 };
 
 /// How long a turn waits for a version at most.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
+/// How long changes from outside may go on before they are looked at.
+const SETTLE: Duration = Duration::from_millis(300);
 /// How long a request waits for the baseline of a workspace that has none yet.
 const BASELINE_WAIT: Duration = Duration::from_secs(20);
 
@@ -143,7 +148,42 @@ impl OpenCode {
                 tracing::warn!(error = %error, cause = ?error.cause(), "the workspace could not be looked at");
             }
             domain.give_up_old_versions().await;
+            domain.hear_of_changes().await;
         });
+    }
+
+    /// Takes a version when files were changed from outside, until the server ends.
+    async fn hear_of_changes(&self) {
+        let Ok(engine) = self.engine().await else { return };
+        let Some(watch) = engine.watch() else { return };
+        let Ok(fd) = watch.fd().try_clone_to_owned() else { return };
+        // What is deprecated is that a descriptor could be closed behind its back: this one is its own.
+        #[allow(deprecated, reason = "the descriptor is owned by what watches it")]
+        let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else { return };
+        loop {
+            tokio::select! {
+                ready = fd.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return,
+                },
+                () = self.0.stopping.cancelled() => return,
+            }
+            if !watch.hear() {
+                continue;
+            }
+            // Changes come in crowds.
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE) => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            // What a turn changes is told when it ends.
+            if self.running().is_none()
+                && watch.hear()
+                && let Err(error) = self.take_and_record(Take::new(VersionCause::Outside)).await
+            {
+                tracing::warn!(error = %error, cause = ?error.cause(), "changes from outside have no version");
+            }
+        }
     }
 
     /// Waits until the session has its baseline, and answers its version.
@@ -194,10 +234,14 @@ impl OpenCode {
         let (looked, list) = blocking(move || {
             let carried = last.as_ref().map(|row| lacks_from(&row.lacks)).unwrap_or_default();
             let limits = Limits::new(limits.time, limits.bytes);
-            let before = matches!(take.cause, VersionCause::Baseline | VersionCause::BeforeTurn);
+            let reach = match take.cause {
+                VersionCause::Baseline | VersionCause::BeforeTurn => Reach::AllBefore,
+                VersionCause::AfterTurn | VersionCause::Write | VersionCause::Revert => Reach::All,
+                VersionCause::Request | VersionCause::Outside => Reach::Heard,
+            };
             let looked = match &take.paths {
                 Some(paths) => engine.look_at(paths, &limits, &carried)?,
-                None => engine.look(&limits, &carried, before)?,
+                None => engine.look(&limits, &carried, reach)?,
             };
             let tree = since.or_else(|| last.as_ref().and_then(|row| Oid::from_str(&row.tree).ok()));
             let list = match tree {
@@ -228,7 +272,7 @@ impl OpenCode {
         let looked = blocking(move || {
             // Held by the work itself: who asked may be gone.
             let _guard = guard;
-            engine.look(&Limits::new(limits.time, limits.bytes), &carried, false)
+            engine.look(&Limits::new(limits.time, limits.bytes), &carried, Reach::Heard)
         });
         looked.await.map_err(failed)
     }

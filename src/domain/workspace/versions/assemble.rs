@@ -9,6 +9,8 @@ use super::manifest::{Dir, File, Name, Node};
 pub(super) struct Seen {
     /// None where nothing is another than it was, as far as this directory itself is concerned.
     pub files: Option<Vec<(Name, File)>>,
+    /// Directories below that need no look.
+    pub kept: Vec<(Name, Arc<Dir>)>,
     /// Directories below, and their slots.
     pub below: Vec<(Name, usize)>,
     pub known: Option<Arc<Dir>>,
@@ -16,12 +18,13 @@ pub(super) struct Seen {
 
 /// Puts together what the threads saw. None where there is nothing.
 pub(super) fn assemble(slots: &mut [Option<Seen>], slot: usize, changed: &mut bool) -> Option<Arc<Dir>> {
-    let Some(Seen { files, below, known }) = slots.get_mut(slot).and_then(Option::take) else {
+    let Some(Seen { files, kept, below, known }) = slots.get_mut(slot).and_then(Option::take) else {
         *changed = true;
         return None;
     };
     let mut same = files.is_none();
-    let mut dirs = Vec::with_capacity(below.len());
+    let mut dirs = Vec::with_capacity(kept.len() + below.len());
+    dirs.extend(kept.into_iter().map(|(name, dir)| (name, Node::Dir(dir))));
     for (name, slot) in below {
         let old = known.as_ref().and_then(|known| match known.get(&name) {
             Some(Node::Dir(dir)) => Some(Arc::clone(dir)),

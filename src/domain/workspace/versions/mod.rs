@@ -2,7 +2,7 @@
 //! directory. The user's repository is read where that spares work, and never written. All of this blocks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ffi::OsStr,
     io,
     os::{
@@ -21,7 +21,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 mod assemble;
 mod content;
+mod crew;
 mod difference;
+mod forced;
 mod lack;
 mod manifest;
 mod objects;
@@ -31,14 +33,17 @@ mod revision;
 mod rules;
 mod scan;
 mod seed;
+mod user;
+mod watch;
 
 use self::{
     content::Read,
-    manifest::{Dir, File, Kind},
+    manifest::{Dir, Figures, File, Kind},
     objects::{Keeper, Objects},
-    rules::{Compiled, Rules},
+    rules::Compiled,
     scan::Scan,
-    seed::{Seed, UserGit},
+    seed::UserGit,
+    watch::Watch,
 };
 pub(in crate::domain) use self::{
     difference::{Ask, Compared, Contents, Difference, DifferenceKind},
@@ -60,6 +65,18 @@ pub(in crate::domain) struct Versions {
     /// What files were before the agent changed them, while a look that has to see them as they were is under way.
     preserved: Mutex<Option<HashMap<Vec<u8>, Option<File>>>>,
     stop: AtomicBool,
+    watch: Option<Watch>,
+}
+
+/// How far a look goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::domain) enum Reach {
+    /// Everything.
+    All,
+    /// Everything, and what the agent changes meanwhile is taken as it was.
+    AllBefore,
+    /// What may have changed, as far as that was heard; everything else where something was missed.
+    Heard,
 }
 
 struct State {
@@ -68,6 +85,7 @@ struct State {
     /// The user's index when it was last read, and what it has although a rule ignores it.
     index: Option<(u64, i64, i64)>,
     forced: Arc<Vec<Vec<u8>>>,
+    excluded: Option<Figures>,
     /// Whether anything was ever looked at: the first look can be spared by the user's index.
     empty: bool,
     /// Whether the last look at everything came upon something that a rule ignores.
@@ -97,6 +115,7 @@ impl Versions {
             git,
             index: None,
             forced: Arc::default(),
+            excluded: None,
             ignored: false,
         };
         Ok(Self {
@@ -108,16 +127,18 @@ impl Versions {
             state: Mutex::new(state),
             preserved: Mutex::default(),
             stop: AtomicBool::new(false),
+            watch: Watch::new(),
         })
     }
 
-    /// Looks at everything. With `before`, files that the agent changes meanwhile are taken as they were. `carried` is
-    /// what the last version lacked: what was left out as ignored stays so while it is there.
-    pub(in crate::domain) fn look(&self, limits: &Limits, carried: &[Lack], before: bool) -> io::Result<Looked> {
+    /// Looks at the workspace. `carried` is what the last version lacked: what was left out as ignored stays so while it
+    /// is there.
+    pub(in crate::domain) fn look(&self, limits: &Limits, carried: &[Lack], reach: Reach) -> io::Result<Looked> {
+        let before = reach == Reach::AllBefore;
         if before {
             *self.preserved() = Some(HashMap::new());
         }
-        let looked = self.look_at_all(limits, carried);
+        let looked = self.look_around(limits, carried, reach);
         let looked = match (looked, before.then(|| self.preserved().take()).flatten()) {
             (Ok(looked), Some(files)) if !files.is_empty() => self.put_back(looked, files),
             (looked, _) => looked,
@@ -126,9 +147,15 @@ impl Versions {
         looked
     }
 
-    fn look_at_all(&self, limits: &Limits, carried: &[Lack]) -> io::Result<Looked> {
+    fn look_around(&self, limits: &Limits, carried: &[Lack], reach: Reach) -> io::Result<Looked> {
         let mut state = self.state();
-        let seed = self.meet_the_user(&mut state)?;
+        let (seed, news) = self.meet_the_user(&mut state)?;
+        let dirty = self.watch.as_ref().and_then(Watch::take);
+        let is_whole = carried.iter().all(|lack| lack.reason == LackReason::Ignored);
+        let only = dirty.filter(|_| reach == Reach::Heard && !news && is_whole && !state.empty);
+        if only.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(Looked { tree: self.tree(&state.manifest)?, lacks: self.still(carried, &state.manifest) });
+        }
         let scanned = Scan {
             root: self.root.as_fd(),
             objects: &self.objects,
@@ -138,14 +165,18 @@ impl Versions {
             forced: &state.forced,
             limits,
             stop: &self.stop,
+            watch: self.watch.as_ref(),
+            only: only.as_ref(),
         }
-        .run()?;
+        .run();
+        let scanned = scanned.inspect_err(|_| {
+            if let Some(watch) = &self.watch {
+                watch.missed();
+            }
+        })?;
         let mut lacks = scanned.lacks;
-        let still = carried.iter().filter(|lack| {
-            lack.reason == LackReason::Ignored && !scanned.root.holds(&lack.path) && self.exists(&lack.path)
-        });
-        lacks.extend(still.cloned());
-        state.ignored = scanned.ignored;
+        lacks.extend(self.still(carried, &scanned.root));
+        state.ignored = scanned.ignored || (only.is_some() && state.ignored);
         state.manifest = Arc::new(scanned.root);
         if scanned.changed || state.empty {
             self.save(&state.manifest);
@@ -153,6 +184,18 @@ impl Versions {
         // A first look that was cut short can still be spared work by the index.
         state.empty = state.empty && lacks.iter().any(|lack| lack.reason == LackReason::Time);
         Ok(Looked { tree: self.tree(&state.manifest)?, lacks: lack::bounded(lacks) })
+    }
+
+    /// What was left out as ignored, and still is.
+    fn still(&self, carried: &[Lack], root: &Dir) -> Vec<Lack> {
+        let is_still =
+            |lack: &&Lack| lack.reason == LackReason::Ignored && !root.holds(&lack.path) && self.exists(&lack.path);
+        carried.iter().filter(is_still).cloned().collect()
+    }
+
+    /// Where changes are heard of, if they can be.
+    pub(in crate::domain) fn watch(&self) -> Option<&Watch> {
+        self.watch.as_ref()
     }
 
     /// Looks at some paths alone, after they were changed here.
@@ -218,6 +261,10 @@ impl Versions {
     fn put_back(&self, looked: Looked, files: HashMap<Vec<u8>, Option<File>>) -> io::Result<Looked> {
         let mut state = self.state();
         let store = self.objects.store()?;
+        // The changes may have been heard of before the look, which is to be taken for one from before them.
+        if let Some(watch) = &self.watch {
+            watch.missed();
+        }
         let mut root = Dir::clone(&state.manifest);
         for (path, file) in files {
             let is_versioned = root.holds(&path) || file.is_some();
@@ -246,70 +293,6 @@ impl Versions {
             Some(kind) => content::read(keeper, above.as_fd(), name, kind, limits),
             None => Ok(Read::Gone),
         }
-    }
-
-    /// Reads what is new of the user's repository. Answers its index for the first look.
-    fn meet_the_user(&self, state: &mut State) -> io::Result<Option<Seed>> {
-        let git = UserGit::of(&self.root_path);
-        if git != state.git {
-            self.objects.borrow_from(git.as_ref().map(UserGit::objects).as_deref())?;
-            // What was borrowed may be gone with the repository that had it.
-            state.manifest = Arc::new(without_seeds(&state.manifest));
-            state.git = git;
-        }
-        let figures = state.git.as_ref().and_then(UserGit::index_figures);
-        if figures == state.index && !(state.empty && figures.is_some()) {
-            return Ok(None);
-        }
-        state.index = figures;
-        let entries = state.git.as_ref().and_then(|git| git.entries(&self.folder.join("index")));
-        let Some((entries, written)) = entries else {
-            state.forced = Arc::default();
-            return Ok(None);
-        };
-        state.forced = Arc::new(seed::tracked(&entries, self.ignores()));
-        Ok(state.empty.then(|| Seed::new((entries, written))))
-    }
-
-    /// Whether a rule ignores a path or a directory above it. To be asked in the order of paths, or it is slow.
-    fn ignores(&self) -> impl Fn(&Path) -> bool {
-        let base = std::cell::RefCell::new(Vec::<(PathBuf, Arc<Rules>, bool)>::new());
-        move |path: &Path| {
-            let mut known = base.borrow_mut();
-            let above = path.parent().unwrap_or(Path::new(""));
-            while known.last().is_some_and(|(dir, ..)| !above.starts_with(dir)) {
-                known.pop();
-            }
-            if known.is_empty() {
-                known.push((PathBuf::new(), self.rules_of(Path::new(""), &Arc::default()), false));
-            }
-            let depth = known.last().map_or(0, |(dir, ..)| dir.components().count());
-            let mut dir = known.last().map(|(dir, ..)| dir.clone()).unwrap_or_default();
-            for name in above.components().skip(depth) {
-                let Some((_, rules, is_ignored)) = known.last().cloned() else { return false };
-                dir.push(name);
-                let is_ignored = is_ignored || rules.ignores(&dir, true);
-                known.push((dir.clone(), self.rules_of(&dir, &rules), is_ignored));
-            }
-            known.last().is_some_and(|(_, rules, is_ignored)| *is_ignored || rules.ignores(path, false))
-        }
-    }
-
-    fn rules_of(&self, dir: &Path, above: &Arc<Rules>) -> Arc<Rules> {
-        let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let Some(fd) = open_dir(self.root.as_fd(), here) else { return Arc::clone(above) };
-        let mut rules = Arc::clone(above);
-        if dir.as_os_str().is_empty()
-            && let Some(info) = open_dir(self.root.as_fd(), Path::new(".git/info"))
-        {
-            rules = Rules::below(&rules, self.compiled.ignored(info.as_fd(), "exclude", dir).map(|(_, own)| own), None);
-        }
-        Rules::below(&rules, self.compiled.ignored(fd.as_fd(), ".gitignore", dir).map(|(_, own)| own), None)
-    }
-
-    fn is_ignored(&self, state: &State, path: &Path) -> bool {
-        let bytes = path.as_os_str().as_bytes();
-        state.forced.binary_search_by(|own| own.as_slice().cmp(bytes)).is_err() && self.ignores()(path)
     }
 
     fn exists(&self, path: &[u8]) -> bool {
@@ -349,16 +332,4 @@ fn open_dir(root: BorrowedFd<'_>, path: &Path) -> Option<OwnedFd> {
         here = rustix::fs::openat(&here, name.as_os_str(), flags, Mode::empty()).ok()?;
     }
     Some(here)
-}
-
-/// The manifest with everything that was borrowed to be read again.
-fn without_seeds(dir: &Dir) -> Dir {
-    let entries = dir.entries.iter().map(|(name, node)| {
-        let node = match node {
-            manifest::Node::Dir(below) => manifest::Node::Dir(Arc::new(without_seeds(below))),
-            manifest::Node::File(file) => manifest::Node::File(File { racy: file.racy || file.seeded, ..*file }),
-        };
-        (name.clone(), node)
-    });
-    Dir { entries: entries.collect(), tree: None }
 }

@@ -3,8 +3,10 @@
 //! above it, never through a link, so that the look cannot leave the workspace.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     io,
+    ops::Bound,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -25,10 +27,13 @@ use super::{
     Lack, LackReason, Limits,
     assemble::{Seen, assemble},
     content::{self, Read},
+    crew::{Job, Queue, Shared},
+    forced::is_within,
     manifest::{Dir, Figures, File, Kind, Name, Node},
     objects::{Keeper, Objects},
     rules::{Compiled, Rules},
     seed::Seed,
+    watch::Watch,
 };
 
 /// Directories below each other that a look follows.
@@ -47,6 +52,9 @@ pub(super) struct Scan<'a> {
     pub forced: &'a [Vec<u8>],
     pub limits: &'a Limits,
     pub stop: &'a AtomicBool,
+    pub watch: Option<&'a Watch>,
+    /// Only these directories can have changed; none for all.
+    pub only: Option<&'a BTreeSet<Vec<u8>>>,
 }
 
 /// What it saw.
@@ -57,37 +65,6 @@ pub(super) struct Scanned {
     pub changed: bool,
     /// Whether a rule ignored anything.
     pub ignored: bool,
-}
-
-/// A directory that is to be looked at.
-struct Job {
-    above: Arc<OwnedFd>,
-    name: OsString,
-    path: PathBuf,
-    depth: usize,
-    known: Option<Arc<Dir>>,
-    rules: Arc<Rules>,
-    /// A rule above has changed: what was not ignored may be now.
-    rematch: bool,
-    /// Where the answer goes.
-    slot: usize,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: Vec<Job>,
-    /// Jobs that wait or are worked on.
-    open: usize,
-    slots: Vec<Option<Seen>>,
-    lacks: Vec<Lack>,
-    failure: Option<io::Error>,
-}
-
-struct Shared<'a> {
-    scan: &'a Scan<'a>,
-    queue: Mutex<Queue>,
-    more: Condvar,
-    ignored: AtomicBool,
 }
 
 impl Scan<'_> {
@@ -127,95 +104,16 @@ impl Scan<'_> {
         keeper.plant(&mut root)?;
         Ok(Scanned { root, lacks: queue.lacks, changed, ignored })
     }
-
-    /// Files below ignored directories that the user's index has all the same.
-    fn force(&self, keeper: &Keeper<'_>, root: &mut Dir, lacks: &mut Vec<Lack>) -> io::Result<bool> {
-        let mut changed = false;
-        for path in self.forced {
-            if root.holds(path) {
-                continue;
-            }
-            let place = Path::new(OsStr::from_bytes(path));
-            let Some((above, name)) = super::open_above(self.root, place) else { continue };
-            let Ok(stat) = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let Some(kind) = Kind::of(&stat) else { continue };
-            let file = match self.known.file(path) {
-                Some(file) if file.kind == kind && file.figures == Figures::of(&stat) && !file.racy => *file,
-                Some(_) | None => match content::read(keeper, above.as_fd(), name, kind, self.limits)? {
-                    Read::File(file) => {
-                        changed = true;
-                        file
-                    }
-                    Read::Gone => continue,
-                    Read::Lacks(reason) => {
-                        lacks.push(Lack::file(path.clone(), reason));
-                        continue;
-                    }
-                },
-            };
-            root.put(path, Some(file));
-        }
-        Ok(changed)
-    }
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Shared<'_> {
-    /// Takes directories until there are none left.
-    fn work(&self) {
-        let outcome = (|| {
-            let store = self.scan.objects.store()?;
-            let keeper = store.keeper()?;
-            while let Some(job) = self.next() {
-                // A panic here would leave the other threads waiting: the guard ends them.
-                let guard = Working(self);
-                let outcome = self.look(&keeper, job);
-                std::mem::forget(guard);
-                self.finished(outcome.err());
-            }
-            Ok(())
-        })();
-        if let Err(error) = outcome {
-            let mut queue = self.lock();
-            queue.failure.get_or_insert(error);
-            self.more.notify_all();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.lock();
-        loop {
-            if queue.open == 0 || queue.failure.is_some() {
-                return None;
-            }
-            if let Some(job) = queue.jobs.pop() {
-                return Some(job);
-            }
-            queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn finished(&self, failure: Option<io::Error>) {
-        let mut queue = self.lock();
-        queue.open -= 1;
-        if let Some(failure) = failure {
-            queue.failure.get_or_insert(failure);
-        }
-        if queue.open == 0 || queue.failure.is_some() {
-            self.more.notify_all();
-        }
-    }
-
     fn lacks(&self, lack: Lack) {
         self.lock().lacks.push(lack);
     }
 
-    fn look(&self, keeper: &Keeper<'_>, job: Job) -> io::Result<()> {
+    pub(super) fn look(&self, keeper: &Keeper<'_>, job: Job) -> io::Result<()> {
         if self.scan.stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -238,12 +136,55 @@ impl Shared<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        if let (Some(only), Some(known), false) = (self.scan.only, &job.known, job.rematch)
+            && !only.contains(job.path.as_os_str().as_bytes())
+        {
+            self.pass_through(&job, dir, known);
+            return Ok(());
+        }
+        if let Some(watch) = self.scan.watch {
+            // Before it is read: whatever happens from now on is heard of.
+            watch.add(dir.as_fd(), &job.path);
+        }
         let entries = match names(&dir) {
             Ok(entries) => entries,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         self.sort_out(keeper, &job, dir, entries)
+    }
+
+    /// A directory that is as it was, on the way to one that may not be.
+    fn pass_through(&self, job: &Job, dir: OwnedFd, known: &Dir) {
+        let (rules, _) = self.rules(job, &dir);
+        let dir = Arc::new(dir);
+        let (mut jobs, mut kept) = (Vec::new(), Vec::new());
+        for (name, node) in &known.entries {
+            let Node::Dir(below) = node else { continue };
+            let path = job.path.join(OsStr::from_bytes(name));
+            if self.leads_to_change(&path) {
+                let (above, rules, name) = (Arc::clone(&dir), Arc::clone(&rules), OsStr::from_bytes(name).to_owned());
+                let known = Some(Arc::clone(below));
+                jobs.push(Job { above, name, path, depth: job.depth + 1, known, rules, rematch: false, slot: 0 });
+            } else {
+                kept.push((name.clone(), Arc::clone(below)));
+            }
+        }
+        self.answer(job, None, kept, jobs);
+    }
+
+    /// Whether a directory or anything below it can have changed.
+    fn leads_to_change(&self, path: &Path) -> bool {
+        let path = path.as_os_str().as_bytes();
+        self.scan.only.is_none_or(|only| {
+            only.range::<[u8], _>((Bound::Included(path), Bound::Unbounded))
+                .next()
+                .is_some_and(|found| is_within(found, path))
+                // Names such as "a.b" sort between "a" and "a/b".
+                || only.range::<[u8], _>((Bound::Included([path, b"/"].concat().as_slice()), Bound::Unbounded))
+                    .next()
+                    .is_some_and(|found| is_within(found, path))
+        })
     }
 
     /// Which of the entries belong to a version, and what they are.
@@ -255,9 +196,9 @@ impl Shared<'_> {
         entries: Vec<(OsString, FileType)>,
     ) -> io::Result<()> {
         let known = job.known.as_deref();
-        let (rules, rematch) = self.rules(job, &dir, &entries);
+        let (rules, rematch) = self.rules(job, &dir);
         let dir = Arc::new(dir);
-        let (mut files, mut same, mut jobs) = (Vec::new(), true, Vec::new());
+        let (mut files, mut same, mut jobs, mut kept) = (Vec::new(), true, Vec::new(), Vec::new());
         for (name, mut kind) in entries {
             if kind == FileType::Unknown {
                 let Ok(stat) = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
@@ -271,11 +212,16 @@ impl Shared<'_> {
                         Some(Node::Dir(old)) => Some(Arc::clone(old)),
                         Some(Node::File(_)) | None => None,
                     };
-                    if (rematch || old.is_none()) && rules.ignores(&path, true) {
+                    let is_forced = self.scan.leads_to_forced(&path);
+                    if (rematch || old.is_none() || is_forced) && rules.ignores(&path, true) {
                         self.ignored.store(true, Ordering::Relaxed);
-                        if old.is_some() {
+                        if old.is_some() && !is_forced {
                             self.lacks(Lack::below(path.into_os_string().into_vec(), LackReason::Ignored));
                         }
+                        continue;
+                    }
+                    if let Some(old) = old.as_ref().filter(|_| !rematch && !self.leads_to_change(&path)) {
+                        kept.push((name.as_bytes().into(), Arc::clone(old)));
                         continue;
                     }
                     let (above, rules) = (Arc::clone(&dir), Arc::clone(&rules));
@@ -286,7 +232,7 @@ impl Shared<'_> {
                         Some(Node::File(old)) => Some(old),
                         Some(Node::Dir(_)) | None => None,
                     };
-                    if (rematch || old.is_none()) && rules.ignores(&path, false) && !self.is_forced(&path) {
+                    if (rematch || old.is_none()) && rules.ignores(&path, false) && !self.scan.is_forced(&path) {
                         self.ignored.store(true, Ordering::Relaxed);
                         if old.is_some() {
                             self.lacks(Lack::file(path.into_os_string().into_vec(), LackReason::Ignored));
@@ -307,7 +253,7 @@ impl Shared<'_> {
         let old_files =
             known.map_or(0, |known| known.entries.iter().filter(|(_, node)| matches!(node, Node::File(_))).count());
         let files = (!same || files.len() != old_files).then_some(files);
-        self.answer(job, files, jobs);
+        self.answer(job, files, kept, jobs);
         Ok(())
     }
 
@@ -351,17 +297,11 @@ impl Shared<'_> {
         }
     }
 
-    fn is_forced(&self, path: &Path) -> bool {
-        let path = path.as_os_str().as_bytes();
-        self.scan.forced.binary_search_by(|own| own.as_slice().cmp(path)).is_ok()
-    }
-
     /// The rules in this directory, and whether one of them is another than it was.
-    fn rules(&self, job: &Job, dir: &OwnedFd, entries: &[(OsString, FileType)]) -> (Arc<Rules>, bool) {
+    fn rules(&self, job: &Job, dir: &OwnedFd) -> (Arc<Rules>, bool) {
         let compiled = self.scan.compiled;
         let mut rules = Arc::clone(&job.rules);
         let mut rematch = job.rematch;
-        let has = |wanted: &str| entries.iter().any(|(name, _)| name == wanted);
         if job.depth == 0 {
             // What the user's own repository excludes; a repository below has its own, which git reads there alone.
             if let Ok(info) = rustix::fs::openat(dir, ".git/info", DIRECTORY, Mode::empty()) {
@@ -374,16 +314,15 @@ impl Shared<'_> {
             Some(Node::File(file)) => Some(file.figures),
             Some(Node::Dir(_)) | None => None,
         });
-        let own = has(".gitignore").then(|| compiled.ignored(dir.as_fd(), ".gitignore", &job.path)).flatten();
+        let own = compiled.ignored(dir.as_fd(), ".gitignore", &job.path);
         if own.as_ref().map(|(figures, _)| *figures) != known {
             rematch = true;
         }
-        let converted = self.scan.seed.filter(|_| has(".gitattributes"));
-        let converted = converted.and_then(|_| compiled.converted(dir.as_fd(), ".gitattributes", &job.path));
+        let converted = self.scan.seed.and_then(|_| compiled.converted(dir.as_fd(), ".gitattributes", &job.path));
         (Rules::below(&rules, own.map(|(_, rules)| rules), converted), rematch)
     }
 
-    fn answer(&self, job: &Job, files: Option<Vec<(Name, File)>>, mut jobs: Vec<Job>) {
+    fn answer(&self, job: &Job, files: Option<Vec<(Name, File)>>, kept: Vec<(Name, Arc<Dir>)>, mut jobs: Vec<Job>) {
         let mut queue = self.lock();
         let mut below = Vec::with_capacity(jobs.len());
         for job in &mut jobs {
@@ -391,7 +330,7 @@ impl Shared<'_> {
             below.push((job.name.as_bytes().into(), job.slot));
             queue.slots.push(None);
         }
-        queue.slots[job.slot] = Some(Seen { files, below, known: job.known.clone() });
+        queue.slots[job.slot] = Some(Seen { files, kept, below, known: job.known.clone() });
         queue.open += jobs.len();
         let waken = jobs.len() > 1;
         queue.jobs.extend(jobs);
@@ -399,15 +338,6 @@ impl Shared<'_> {
         if waken {
             self.more.notify_all();
         }
-    }
-}
-
-/// Ends the look when the thread that holds it panics.
-struct Working<'a, 'b>(&'a Shared<'b>);
-
-impl Drop for Working<'_, '_> {
-    fn drop(&mut self) {
-        self.0.finished(Some(io::Error::other("a thread that looked at the workspace panicked")));
     }
 }
 
