@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{ProviderSettings, Retention, Settings, TurnLimits};
+use crate::domain::{ProviderSettings, Retention, Settings, TurnLimits, VersionLimits};
 
 /// A coding agent behind one port: REST with SSE, gRPC and gRPC-Web, one session per server.
 ///
@@ -96,6 +96,20 @@ pub struct Config {
     /// Most seconds of a turn; looked at before each model call.
     #[arg(long, env = "OPENCODE_TURN_SECONDS", default_value_t = 30 * 60, global = true)]
     pub turn_seconds: u64,
+    /// Most seconds that one look at the workspace takes; what it did not reach its version says nothing about.
+    #[arg(long, env = "OPENCODE_VERSION_SECONDS", default_value_t = 60, global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub version_seconds: u64,
+    /// Most bytes that one look at the workspace reads.
+    #[arg(long, env = "OPENCODE_VERSION_BYTES", default_value_t = 4 * 1024 * 1024 * 1024, global = true)]
+    pub version_bytes: u64,
+    /// Newest versions of the workspace that are kept, the session's baseline beside them.
+    #[arg(long, env = "OPENCODE_VERSIONS_KEPT", default_value_t = 1000, global = true,
+          value_parser = clap::value_parser!(u64).range(2..))]
+    pub versions_kept: u64,
+    /// Above so many bytes of their contents the older half of the versions is given up.
+    #[arg(long, env = "OPENCODE_VERSIONS_BYTES", default_value_t = 8 * 1024 * 1024 * 1024, global = true)]
+    pub versions_bytes: u64,
     /// Keys and addresses of model providers.
     #[command(flatten)]
     pub providers: Providers,
@@ -224,6 +238,12 @@ impl Config {
             retention: Retention {
                 age: Duration::from_secs(self.retention_hours.saturating_mul(3600)),
                 bytes: self.retention_bytes,
+            },
+            versions: VersionLimits {
+                time: Duration::from_secs(self.version_seconds),
+                bytes: self.version_bytes,
+                kept: self.versions_kept,
+                stored_bytes: self.versions_bytes,
             },
             limits: TurnLimits { model_calls: self.turn_model_calls, time: Duration::from_secs(self.turn_seconds) },
         })

@@ -23,6 +23,10 @@ pub enum Code {
     StaleTurn,
     /// No model is configured.
     NoModel,
+    /// The state is another than the one named, which the detail tells.
+    PreconditionFailed,
+    /// A patch would lack something.
+    PatchIncomplete,
     /// Over a limit, which the detail names.
     TooLarge,
     /// A fault of ours.
@@ -48,6 +52,8 @@ impl Code {
             Self::AgentBusy => "agent_busy",
             Self::StaleTurn => "stale_turn",
             Self::NoModel => "no_model",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::PatchIncomplete => "patch_incomplete",
             Self::TooLarge => "too_large",
             Self::Internal => "internal",
             Self::Unimplemented => "unimplemented",
@@ -68,6 +74,8 @@ impl Code {
             | Self::PermissionDenied
             | Self::StaleTurn
             | Self::NoModel
+            | Self::PreconditionFailed
+            | Self::PatchIncomplete
             | Self::TooLarge
             | Self::Internal
             | Self::Unimplemented => false,

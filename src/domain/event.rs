@@ -13,6 +13,7 @@ use super::{
     status::Activity,
     turn::TurnError,
     usage::Usage,
+    version::{ChangedFile, VersionCause},
 };
 
 /// One event of the log.
@@ -109,6 +110,8 @@ events! {
     ContextCompacted(ContextCompacted) = "context_compacted";
     /// The agent's status changed.
     AgentStatusChanged(AgentStatusChanged) = "agent_status_changed";
+    /// Files of the workspace changed.
+    FilesChanged(FilesChanged) = "files_changed";
     /// Why a turn did not end well.
     TurnFailed(TurnError) = "turn_failed";
     /// The turn has ended; always its last event.
@@ -295,6 +298,27 @@ pub struct TurnCompleted {
     /// The model's last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<MessageId>,
+    /// Version of the workspace before the turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_before: Option<String>,
+    /// Version of the workspace after the turn; absent where it was not ready in time: a `files_changed` event follows
+    /// then if files changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_after: Option<String>,
+}
+
+/// Files of the workspace changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FilesChanged {
+    /// The version of the workspace that has the changes.
+    pub version: String,
+    /// The files, without their content.
+    pub files: Vec<ChangedFile>,
+    /// True where more files changed than are listed: `GET /files/changes` has all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// By whom: `after_turn`, `write`, `revert` or `outside`.
+    pub by: VersionCause,
 }
 
 impl EventType {
@@ -345,6 +369,7 @@ impl EventKind {
             | Self::ModelChanged(_)
             | Self::ContextCompacted(_)
             | Self::AgentStatusChanged(_)
+            | Self::FilesChanged(_)
             | Self::TurnFailed(_)
             | Self::TurnCompleted(_)) => other,
         }
@@ -362,6 +387,7 @@ impl EventKind {
             | Self::MessageDeleted(_)
             | Self::MessagesCleared(_)
             | Self::ModelChanged(_)
+            | Self::FilesChanged(_)
             | Self::TurnCompleted(_) => true,
             Self::MessageCreated(_)
             | Self::MessageUpdated(_)

@@ -1,6 +1,7 @@
 //! The one room behind both doors: [`OpenCode`] and its nouns. Nothing here knows a transport.
 
 mod agent;
+mod change;
 mod cursor;
 mod error;
 mod event;
@@ -13,13 +14,16 @@ mod model;
 mod money;
 mod part;
 mod providers;
+mod revert;
 mod send;
 mod session;
+mod snapshot;
 mod status;
 mod store;
 mod tools;
 mod turn;
 mod usage;
+mod version;
 mod workspace;
 
 use std::{
@@ -33,12 +37,13 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use change::{FileChange, FileChanges, GetFileChanges};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
-    AgentStatusChanged, ContextCompacted, Event, EventKind, EventType, MessageCompleted, MessageDeleted, MessageEvent,
-    MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta,
-    TurnCompleted, TurnStarted,
+    AgentStatusChanged, ContextCompacted, Event, EventKind, EventType, FilesChanged, MessageCompleted, MessageDeleted,
+    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted,
+    ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};
@@ -47,12 +52,15 @@ pub use list::{List, Order, PageParams, PageQuery, Pagination};
 pub use message::{ListMessages, Message, Role};
 pub use model::{ModelInfo, ProviderSettings, SetModel};
 pub use part::{Binary, Data, Finish, FinishReason, Part, Reasoning, Text, ToolCall, ToolResult, WholePart};
+pub use revert::{RevertFiles, Reverted};
 pub use send::{Attachment, InputBinary, InputPart, InputText, SendMessage, Started};
 pub use session::{ResetSession, Session, SessionStats, UpdateSession};
+pub use snapshot::VersionLimits;
 pub use status::{Activity, AgentState, CancelAgent, Canceled, ProcessEnded, ProcessEnding, ProcessLeft};
 pub use store::{Item, Logged, OpenError, Retention, Subscription};
 pub use turn::{Turn, TurnError, TurnErrorCode, TurnStatus};
 pub use usage::Usage;
+pub use version::{ChangedFile, FileChangeType, Origin, PathReason, Version, VersionCause};
 
 /// What the domain is told at the start. Read from flags and environment elsewhere.
 #[derive(Clone, Debug)]
@@ -73,6 +81,8 @@ pub struct Settings {
     pub retention: Retention,
     /// What a turn may use.
     pub limits: TurnLimits,
+    /// What versions of the workspace may take.
+    pub versions: VersionLimits,
 }
 
 /// What a turn may use; reaching a limit ends it with `budget_exhausted`.
@@ -107,8 +117,11 @@ struct Inner {
     workspace_seen: Mutex<Option<Instant>>,
     /// What the tools remember; replaced at reset.
     memory: Mutex<Arc<tools::ToolMemory>>,
+    snapshots: snapshot::Snapshots,
     /// No message is accepted any more.
     draining: AtomicBool,
+    /// The server begins to end.
+    stopping: CancellationToken,
     /// Every stream ends.
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -145,7 +158,9 @@ impl OpenCode {
             model_failing: AtomicBool::new(false),
             workspace_seen: Mutex::default(),
             memory: Mutex::default(),
+            snapshots: snapshot::Snapshots::new(),
             draining: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
@@ -153,6 +168,7 @@ impl OpenCode {
         domain.close_open_turns().await.map_err(std::io::Error::other)?;
         let chosen = domain.read(|snapshot| snapshot.model()).await.map_err(std::io::Error::other)?.value;
         *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
+        domain.begin_versions();
         if domain.0.settings.model.is_some() {
             // Whoever set one looks here for what is wrong with it. Nobody waits: a local server may have to be asked.
             let domain = domain.clone();
@@ -182,6 +198,8 @@ impl OpenCode {
         if let Some(running) = self.running() {
             running.interrupt();
         }
+        self.0.stopping.cancel();
+        self.0.snapshots.stop();
         self.0.tasks.close();
         if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("the turn did not end in time; the next start closes it");

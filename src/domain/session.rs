@@ -142,6 +142,7 @@ impl OpenCode {
             let kind = EventKind::SessionReset(SessionEvent { session: new_session(title) });
             domain.0.store.append(Batch::new().event(None, kind)).await?;
             *domain.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+            domain.begin_baseline();
             Ok(())
         })
         .await?;

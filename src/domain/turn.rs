@@ -37,6 +37,13 @@ pub struct Turn {
     /// The model's last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<MessageId>,
+    /// Version of the workspace before the turn; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_before: Option<String>,
+    /// Version of the workspace after the turn; absent while there is none, also after the end where it was not ready in
+    /// time: a `files_changed` event follows then if files changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_after: Option<String>,
     /// What all model calls of the turn used so far.
     pub usage: Usage,
     /// When it was accepted.

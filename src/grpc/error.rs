@@ -22,7 +22,8 @@ fn grpc_code(code: Code) -> GrpcCode {
         Code::MethodNotAllowed | Code::NotAcceptable | Code::UnsupportedMediaType | Code::Unimplemented => {
             GrpcCode::Unimplemented
         }
-        Code::AgentBusy | Code::StaleTurn | Code::NoModel => GrpcCode::FailedPrecondition,
+        Code::AgentBusy | Code::StaleTurn | Code::NoModel | Code::PatchIncomplete => GrpcCode::FailedPrecondition,
+        Code::PreconditionFailed => GrpcCode::Aborted,
         Code::TooLarge => GrpcCode::OutOfRange,
         Code::Internal => GrpcCode::Internal,
         Code::Unavailable => GrpcCode::Unavailable,

@@ -9,9 +9,10 @@ use super::{
     stream::{Streaming, View, request_id, view},
 };
 use crate::domain::{
-    AgentStatusChanged, ContextCompacted, Cursor, Event, EventKind, EventPage, ListEvents, MessageCompleted,
-    MessageDeleted, MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason, SessionEvent,
-    StreamEvents, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError, TurnStarted,
+    AgentStatusChanged, ContextCompacted, Cursor, Event, EventKind, EventPage, FilesChanged, ListEvents,
+    MessageCompleted, MessageDeleted, MessageEvent, MessagesCleared, ModelChanged, ModelRetry, OpenCode, ResyncReason,
+    SessionEvent, StreamEvents, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnError,
+    TurnStarted,
 };
 
 pub(super) async fn stream_events(
@@ -220,18 +221,26 @@ fn member(event: &Event, kind: EventKind) -> Member {
                 current_operation: current_operation.unwrap_or_default(),
             })
         }
+        EventKind::FilesChanged(FilesChanged { version, files, truncated, by }) => {
+            Member::FilesChanged(pb::FilesChanged {
+                version,
+                files: files.into_iter().map(Into::into).collect(),
+                truncated,
+                by: pb::VersionCause::from(by).into(),
+            })
+        }
         EventKind::TurnFailed(TurnError { code, message, retryable, details }) => Member::TurnFailed(pb::TurnFailed {
             code: code.as_str().into(),
             message,
             details: details.map(|value| value.to_string()).unwrap_or_default(),
             retryable,
         }),
-        EventKind::TurnCompleted(TurnCompleted { finish_reason, usage, message_id }) => {
+        EventKind::TurnCompleted(TurnCompleted { finish_reason, usage, message_id, version_before, version_after }) => {
             Member::TurnCompleted(pb::TurnCompleted {
                 finish_reason: pb::FinishReason::from(finish_reason).into(),
                 usage: Some(usage.into()),
-                version_before: None,
-                version_after: None,
+                version_before,
+                version_after,
                 message_id: message_id.map(|id| id.to_string()),
             })
         }

@@ -11,6 +11,7 @@ mod part;
 mod session;
 mod stream;
 mod turn;
+mod version;
 
 use std::sync::OnceLock;
 
@@ -213,6 +214,18 @@ impl OpenCodeService for Service {
         model::list_models(&self.domain, call.into_inner()).await
     }
 
+    async fn get_file_changes(&self, call: Call<pb::GetFileChangesRequest>) -> Result<pb::GetFileChangesResponse> {
+        version::get_file_changes(&self.domain, call.into_inner()).await
+    }
+
+    async fn list_versions(&self, call: Call<pb::ListVersionsRequest>) -> Result<pb::ListVersionsResponse> {
+        version::list_versions(&self.domain, call.into_inner()).await
+    }
+
+    async fn revert_files(&self, call: Call<pb::RevertFilesRequest>) -> Result<pb::RevertFilesResponse> {
+        version::revert_files(&self.domain, call.into_inner()).await
+    }
+
     // Work of later issues. tests/it/parity.rs has the same list and fails when one of them is served.
 
     async fn list_files(&self, _: Call<pb::ListFilesRequest>) -> Result<pb::ListFilesResponse> {
@@ -229,18 +242,6 @@ impl OpenCodeService for Service {
 
     async fn delete_file(&self, _: Call<pb::DeleteFileRequest>) -> Result<()> {
         later("DeleteFile")
-    }
-
-    async fn get_file_changes(&self, _: Call<pb::GetFileChangesRequest>) -> Result<pb::GetFileChangesResponse> {
-        later("GetFileChanges")
-    }
-
-    async fn list_versions(&self, _: Call<pb::ListVersionsRequest>) -> Result<pb::ListVersionsResponse> {
-        later("ListVersions")
-    }
-
-    async fn revert_files(&self, _: Call<pb::RevertFilesRequest>) -> Result<pb::RevertFilesResponse> {
-        later("RevertFiles")
     }
 
     async fn list_permissions(&self, _: Call<pb::ListPermissionsRequest>) -> Result<pb::ListPermissionsResponse> {

@@ -16,6 +16,7 @@ pub(super) enum Wanted {
 }
 
 const STREAM: (&str, &str) = ("text", "event-stream");
+const PATCH: (&str, &str) = ("text", "x-diff");
 const JSON: (&str, &str) = ("application", "json");
 
 /// JSON if it ranks above the stream, the stream if that is taken at all; without `Accept` the stream.
@@ -28,6 +29,19 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted, Error> {
         Ok(Wanted::Stream)
     } else {
         Err(Error::new(Code::NotAcceptable, "this answers text/event-stream or application/json; Accept takes neither"))
+    }
+}
+
+/// Whether a patch ranks above JSON; without `Accept` it does not.
+pub(super) fn wants_patch(headers: &HeaderMap) -> Result<bool, Error> {
+    let accept = Accept::of(headers);
+    let (patch, json) = (accept.weight(PATCH), accept.weight(JSON));
+    if patch > json {
+        Ok(true)
+    } else if json > 0 {
+        Ok(false)
+    } else {
+        Err(Error::new(Code::NotAcceptable, "this answers application/json or text/x-diff; Accept takes neither"))
     }
 }
 

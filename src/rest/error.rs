@@ -70,6 +70,8 @@ pub(super) fn status(code: Code) -> (StatusCode, &'static str) {
         Code::AgentBusy => (StatusCode::CONFLICT, "A turn runs"),
         Code::StaleTurn => (StatusCode::CONFLICT, "Another turn runs"),
         Code::NoModel => (StatusCode::CONFLICT, "No model is configured"),
+        Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "The state is another one"),
+        Code::PatchIncomplete => (StatusCode::UNPROCESSABLE_ENTITY, "The patch would lack something"),
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Over a limit"),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),
         Code::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "Not served yet"),

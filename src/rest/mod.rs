@@ -14,6 +14,7 @@ mod session;
 mod shape;
 mod sse;
 mod turn;
+mod version;
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, routing::on};
 use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
@@ -58,6 +59,9 @@ api! {
     agent::get_agent_status;
     agent::set_model;
     model::list_models;
+    version::get_file_changes;
+    version::list_versions;
+    version::revert_files;
 }
 
 /// The REST routes, the documentation and the page.

@@ -9,9 +9,10 @@ use utoipa::{
 use crate::domain::Event;
 
 /// Types of answers only: clients must live through values and variants that are added later.
-const OPEN_ENUMS: [&str; 9] = [
+const OPEN_ENUMS: [&str; 11] = [
     "AgentStatus",
     "Check",
+    "FileChangeType",
     "FinishReason",
     "HealthStatus",
     "ProcessEnding",
@@ -19,6 +20,7 @@ const OPEN_ENUMS: [&str; 9] = [
     "Role",
     "TurnErrorCode",
     "TurnStatus",
+    "VersionCause",
 ];
 const OPEN_UNIONS: [&str; 2] = ["Part", "EventKind"];
 

@@ -137,6 +137,8 @@ async fn cancel_ends_the_turn_and_answers_when_it_is_stored(door: Door) {
         "model": model.id(),
         "user_message_id": begun[0].json["message"]["id"],
         "message_id": begun.last().expect("an event").json["message_id"],
+        "version_before": "v1",
+        "version_after": "v1",
         "usage": last.json["usage"],
         "created_at": turn["created_at"],
         "started_at": turn["started_at"],

@@ -187,7 +187,7 @@ async fn a_body_over_the_limit_is_refused() {
 }
 
 /// Every operation: its method and path with ids of nobody.
-const OPERATIONS: [(&str, &str); 18] = [
+const OPERATIONS: [(&str, &str); 21] = [
     ("GET", "/health"),
     ("GET", "/session"),
     ("PATCH", "/session"),
@@ -206,6 +206,9 @@ const OPERATIONS: [(&str, &str); 18] = [
     ("GET", "/agent/status"),
     ("PUT", "/agent/model"),
     ("GET", "/models"),
+    ("GET", "/files/changes"),
+    ("GET", "/files/versions"),
+    ("POST", "/files/revert"),
 ];
 
 #[tokio::test]

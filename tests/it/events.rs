@@ -80,7 +80,8 @@ async fn a_turn_with_tools_keeps_the_grammar(dialect: Dialect) {
     let turn = server.rest.read(&format!("/turns/{}", turn_id.as_str().expect("an id"))).await;
     let last = &events.last().expect("an event").json;
     let figures = json!({"seq": last["seq"], "at": last["at"], "turn_id": turn_id, "type": "turn_completed",
-        "finish_reason": "end_turn", "usage": turn["usage"], "message_id": messages[3]["id"]});
+        "finish_reason": "end_turn", "usage": turn["usage"], "message_id": messages[3]["id"],
+        "version_before": "v1", "version_after": "v1"});
     assert_eq!(*last, figures);
     assert_eq!(turn["first_cursor"], events[0].id);
     assert_eq!(turn["last_cursor"], events.last().expect("an event").id);

@@ -134,6 +134,9 @@ async fn a_turn_is_waited_for(door: Door) {
     let wish = json!({"parts": [{"type": "text", "text": "Who?"}]});
     let turn = client.begin_turn(wish).await.expect("a turn").body;
     let log = server.rest.log().await;
+    let mut turn = turn;
+    // It is noted as soon as the workspace was looked at, which may be before this answer or after.
+    turn.as_object_mut().expect("a turn").remove("version_before");
     let expected = json!({
         "id": turn["id"],
         "status": "running",

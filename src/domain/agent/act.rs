@@ -82,7 +82,11 @@ impl Turn {
         board.started(index, call).await?;
         let began = Instant::now();
         let (output, pieces) = mpsc::channel(OUTPUT_QUEUE);
-        let context = ToolContext { output, ..self.tools.clone() };
+        if !tools::find(&call.name).is_none_or(|entry| entry.read_only) {
+            self.tools.changes.begin();
+            self.wait_for_version().await;
+        }
+        let context = ToolContext { output, call: Some(call.id.clone()), ..self.tools.clone() };
         let given_up = async {
             self.tools.cancel.cancelled().await;
             tokio::time::sleep(CANCEL_GRACE).await;

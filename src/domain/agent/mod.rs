@@ -17,13 +17,13 @@ mod title;
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 
 pub(super) use recover::recover;
-pub(super) use running::Running;
+pub(super) use running::{Changes, Running};
 pub(super) use title::Untitled;
 
 use call::Answered;
@@ -31,13 +31,14 @@ use context::Context;
 
 use super::{
     OpenCode,
-    error::{Code, Error},
+    error::{Code, Error, Result},
     event::{AgentStatusChanged, EventKind, MessageCompleted, MessageEvent, TurnCompleted},
     id::{MessageId, SessionId, TurnId},
     message::{Message, Role},
     model::Model,
     part::{Finish, FinishReason, Part, Text},
     session::now,
+    snapshot::{TURN_WAIT, Taken},
     status::Activity,
     store::Batch,
     tools::ToolContext,
@@ -57,7 +58,12 @@ pub(super) struct Turn {
     messages: Vec<Message>,
     /// What of it the model is told.
     context: Context,
+    /// Done when the version before the turn is there; none when it was waited for.
+    begun: tokio::sync::Mutex<Option<Begun>>,
 }
+
+/// The version before the turn, and how long it may be waited for.
+struct Begun(tokio::sync::oneshot::Receiver<()>, Instant);
 
 /// How a turn ends.
 pub(super) enum End {
@@ -85,9 +91,16 @@ pub(super) async fn run(
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
+        let playing = async {
+            let end = turn.play(began).await;
+            if end.waits_for_version() > Duration::ZERO {
+                turn.wait_for_version().await;
+            }
+            end
+        };
         match titling {
-            Some(titling) => title::beside(turn.play(began), titling, &given_up).await,
-            None => turn.play(began).await,
+            Some(titling) => title::beside(playing, titling, &given_up).await,
+            None => playing.await,
         }
     })
     .catch_unwind()
@@ -109,10 +122,22 @@ async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
         let wanted = id.clone();
         let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
         // The last answer is the one that clients saw last, also where it was cut.
-        let (usage, last) =
-            turn.map_or_else(|| (Usage::from(Spent::default()), None), |turn| (turn.usage, turn.message_id));
+        let (usage, last, before) = turn.map_or_else(
+            || (Usage::from(Spent::default()), None, None),
+            |turn| (turn.usage, turn.message_id, turn.version_before),
+        );
+        let taken = match running.changes().may_have_written() {
+            true => domain.version_after(&id, running.changes(), end.waits_for_version()).await,
+            false => None,
+        };
+        let versions = Versions::of(running, before, taken);
         running.set_ending();
-        domain.0.store.append(ending(&id, end, usage, last)).await
+        let (batch, taken) = ending(&id, end, usage, last, versions);
+        let stored = domain.0.store.append(batch).await?;
+        if let Some(taken) = taken {
+            taken.stored(domain);
+        }
+        Result::Ok(stored)
     };
     if let Err(error) = stored.await {
         tracing::error!(turn = %id, error = %error, cause = ?error.cause(), "the turn's ending is not stored yet");
@@ -124,7 +149,7 @@ async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
 }
 
 /// Closes messages and calls that a panic or a full disk left open.
-async fn close(domain: &OpenCode, id: &TurnId) -> Result<(), Error> {
+async fn close(domain: &OpenCode, id: &TurnId) -> Result<()> {
     let wanted = id.clone();
     let open = domain.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?)));
     let (open, calls) = open.await?.value;
@@ -135,8 +160,29 @@ async fn close(domain: &OpenCode, id: &TurnId) -> Result<(), Error> {
     domain.0.store.append(batch).await.map(drop)
 }
 
+/// The versions of the workspace that a turn lies between.
+#[derive(Default)]
+struct Versions {
+    before: Option<String>,
+    after: Option<String>,
+    /// Taken for this ending, and stored with it.
+    taken: Option<Taken>,
+}
+
+impl Versions {
+    fn of(running: &Running, before: Option<String>, taken: Option<Taken>) -> Self {
+        let after = match &taken {
+            Some(taken) => Some(taken.row.name()),
+            // Nothing that could change a file has run.
+            None if !running.changes().may_have_written() => before.clone(),
+            None => None,
+        };
+        Self { before, after, taken }
+    }
+}
+
 /// What ends every turn, in one transaction.
-fn ending(id: &TurnId, end: End, usage: Usage, last: Option<MessageId>) -> Batch {
+fn ending(id: &TurnId, end: End, usage: Usage, last: Option<MessageId>, versions: Versions) -> (Batch, Option<Taken>) {
     let mut batch = Batch::new().ending();
     let finish_reason = match end {
         End::Finished(reason) => reason,
@@ -145,10 +191,15 @@ fn ending(id: &TurnId, end: End, usage: Usage, last: Option<MessageId>) -> Batch
             reason
         }
     };
+    let Versions { before: version_before, after: version_after, mut taken } = versions;
+    if let Some(taken) = &mut taken {
+        batch = taken.add_to(batch, Some(id));
+    }
     let idle = AgentStatusChanged { status: Activity::Idle, current_operation: None };
-    batch
-        .event(Some(id), EventKind::AgentStatusChanged(idle))
-        .event(Some(id), EventKind::TurnCompleted(TurnCompleted { finish_reason, usage, message_id: last }))
+    let completed = TurnCompleted { finish_reason, usage, message_id: last, version_before, version_after };
+    let batch =
+        batch.event(Some(id), EventKind::AgentStatusChanged(idle)).event(Some(id), EventKind::TurnCompleted(completed));
+    (batch, taken)
 }
 
 impl Turn {
@@ -163,6 +214,9 @@ impl Turn {
             images: model.info.supports_attachments,
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
+            changes: running.changes().clone(),
+            engine: domain.0.snapshots.engine(),
+            call: None,
         };
         Self {
             id: running.id().clone(),
@@ -173,13 +227,15 @@ impl Turn {
             tools,
             messages: Vec::new(),
             context: Context::default(),
+            begun: tokio::sync::Mutex::default(),
         }
     }
 
     /// The loop.
     async fn play(&mut self, began: Instant) -> End {
         let limits = self.domain.0.settings.limits;
-        let history = self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?)));
+        *self.begun.get_mut() = Some(Begun(self.domain.version_before(&self.id), began + TURN_WAIT));
+        let history = self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?, snapshot.notes()?)));
         let system = prompt::system(&self.domain.0.workspace, &self.model);
         let (history, system) = tokio::select! {
             // Side by side: both wait for a thread.
@@ -187,7 +243,11 @@ impl Turn {
             () = self.tools.cancel.cancelled() => return End::canceled(&self.running),
         };
         match history {
-            Ok(read) => (self.messages, self.context.row) = read.value,
+            Ok(read) => {
+                let notes;
+                (self.messages, self.context.row, notes) = read.value;
+                self.tell(notes);
+            }
             Err(error) => return End::from(error),
         }
         for _ in 0..limits.model_calls {
@@ -239,6 +299,21 @@ impl Turn {
         End::failed(FinishReason::BudgetExhausted, TurnErrorCode::BudgetExhausted, message, details)
     }
 
+    /// Tells the model, beside the user's words, what happened since the last turn.
+    fn tell(&mut self, notes: Vec<String>) {
+        if let Some(message) = self.messages.last_mut().filter(|message| message.role == Role::User) {
+            message.parts.extend(notes.into_iter().map(|text| Part::Text(Text { text })));
+        }
+    }
+
+    /// Waits for the version before the turn, for a tool that may change files.
+    async fn wait_for_version(&self) {
+        if let Some(Begun(begun, until)) = self.begun.lock().await.take() {
+            // Without it the turn has no version before; what file tools overwrite is kept all the same.
+            let _ = tokio::time::timeout_at(until.into(), begun).await;
+        }
+    }
+
     /// A new message of this turn, without parts.
     fn message(&self, role: Role) -> Message {
         let now = now();
@@ -259,6 +334,24 @@ impl Turn {
 }
 
 impl End {
+    /// How long the ending waits for the version after: who cancels does not wait for it.
+    fn waits_for_version(&self) -> Duration {
+        match self {
+            Self::Finished(_) => TURN_WAIT,
+            Self::Failed(_, error) => match error.code {
+                TurnErrorCode::Canceled | TurnErrorCode::Interrupted => Duration::ZERO,
+                TurnErrorCode::ProviderError
+                | TurnErrorCode::ProviderUnavailable
+                | TurnErrorCode::ProviderTimeout
+                | TurnErrorCode::PermissionDenied
+                | TurnErrorCode::BudgetExhausted
+                | TurnErrorCode::MaxTokens
+                | TurnErrorCode::InsufficientStorage
+                | TurnErrorCode::Internal => TURN_WAIT,
+            },
+        }
+    }
+
     /// How the turn ends after a last answer that ended like this.
     fn of(reason: FinishReason) -> Self {
         match reason {

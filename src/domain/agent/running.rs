@@ -1,14 +1,22 @@
 //! The turn that runs, as others see it: its id, a way to end it, and its end.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{id::TurnId, status::ProcessEnded, tools::EndedProcess};
+use crate::domain::{
+    id::{ToolCallId, TurnId},
+    status::ProcessEnded,
+    tools::EndedProcess,
+};
 
 /// The turn that runs.
 pub(in crate::domain) struct Running {
@@ -18,6 +26,38 @@ pub(in crate::domain) struct Running {
     ending: AtomicBool,
     done: watch::Sender<bool>,
     ended: Arc<Mutex<Vec<EndedProcess>>>,
+    changes: Changes,
+}
+
+/// What the tools of a turn may have changed.
+#[derive(Clone, Default)]
+pub(in crate::domain) struct Changes(Arc<ChangesInner>);
+
+#[derive(Default)]
+struct ChangesInner {
+    may_have_written: AtomicBool,
+    touched: Mutex<HashMap<PathBuf, ToolCallId>>,
+}
+
+impl Changes {
+    /// A tool runs that may change files.
+    pub(in crate::domain) fn begin(&self) {
+        self.0.may_have_written.store(true, Ordering::Release);
+    }
+
+    pub(in crate::domain) fn may_have_written(&self) -> bool {
+        self.0.may_have_written.load(Ordering::Acquire)
+    }
+
+    /// A tool call wrote this file, by its canonical path.
+    pub(in crate::domain) fn touch(&self, path: PathBuf, call: ToolCallId) {
+        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(path, call);
+    }
+
+    /// The files that tool calls wrote, each with the last one.
+    pub(in crate::domain) fn touched(&self) -> HashMap<PathBuf, ToolCallId> {
+        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Running {
@@ -29,7 +69,12 @@ impl Running {
             ending: AtomicBool::new(false),
             done: watch::channel(false).0,
             ended: Arc::default(),
+            changes: Changes::default(),
         })
+    }
+
+    pub(in crate::domain) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     pub(in crate::domain) fn id(&self) -> &TurnId {

@@ -10,6 +10,7 @@ mod schema;
 mod subscription;
 mod tail;
 mod upkeep;
+mod version_rows;
 mod writer;
 
 use std::{
@@ -28,6 +29,7 @@ pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
 pub(crate) use subscription::{Filter, Start};
 pub use subscription::{Item, Subscription};
 pub use tail::Logged;
+pub(crate) use version_rows::{NewVersion, VersionRow};
 
 use super::{
     error::{Code, Error, Result},
@@ -93,8 +95,21 @@ pub(super) struct Batch {
 }
 
 enum Entry {
-    Event { turn_id: Option<TurnId>, kind: Box<EventKind> },
+    Event {
+        turn_id: Option<TurnId>,
+        kind: Box<EventKind>,
+    },
     Ledger(Box<LedgerRow>),
+    Version(Box<NewVersion>),
+    /// The version that a turn began with.
+    VersionBefore {
+        turn_id: TurnId,
+        version: u64,
+    },
+    /// Versions that are given up.
+    Forget(Vec<u64>),
+    /// What the model of the next turn is told.
+    Note(String),
 }
 
 impl Batch {
@@ -115,6 +130,30 @@ impl Batch {
         self
     }
 
+    /// Adds a version of the workspace.
+    pub(super) fn version(mut self, version: NewVersion) -> Self {
+        self.entries.push(Entry::Version(Box::new(version)));
+        self
+    }
+
+    /// Notes the version that a turn began with.
+    pub(super) fn version_before(mut self, turn_id: &TurnId, version: u64) -> Self {
+        self.entries.push(Entry::VersionBefore { turn_id: turn_id.clone(), version });
+        self
+    }
+
+    /// Notes what the model of the next turn is told.
+    pub(super) fn note(mut self, words: String) -> Self {
+        self.entries.push(Entry::Note(words));
+        self
+    }
+
+    /// Gives versions up.
+    pub(super) fn forget(mut self, versions: Vec<u64>) -> Self {
+        self.entries.push(Entry::Forget(versions));
+        self
+    }
+
     /// Marks it as the ending of a turn, which may use the reserve when the disk is full.
     pub(super) fn ending(mut self) -> Self {
         self.ending = true;
@@ -124,7 +163,8 @@ impl Batch {
     fn is_act(&self) -> bool {
         self.entries.iter().any(|entry| match entry {
             Entry::Event { kind, .. } => kind.is_act(),
-            Entry::Ledger(_) => true,
+            Entry::Ledger(_) | Entry::Version(_) | Entry::Forget(_) | Entry::Note(_) => true,
+            Entry::VersionBefore { .. } => false,
         })
     }
 }

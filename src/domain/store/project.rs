@@ -21,6 +21,8 @@ pub(super) const ERASE: &str = "erase";
 
 /// What of the conversation a model is told, in `meta`.
 const CONTEXT: &str = "context";
+/// In `meta`: what the model of the next turn is told.
+pub(super) const NOTES: &str = "notes";
 
 /// Where and when an event happens.
 pub(super) struct At<'a> {
@@ -43,6 +45,7 @@ pub(super) fn apply(
             delete_messages(tx)?;
             // A title may be made of a message's words, and nobody can read the old session any more.
             tx.execute("UPDATE sessions SET title = ''", [])?;
+            tx.execute("DELETE FROM meta WHERE key = ?1", [NOTES])?;
             put(tx, ERASE, &true)?;
             return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
         }
@@ -83,6 +86,7 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
         | EventKind::ModelChanged(_)
         | EventKind::ContextCompacted(_)
         | EventKind::AgentStatusChanged(_)
+        | EventKind::FilesChanged(_)
         | EventKind::TurnFailed(_)
         | EventKind::TurnCompleted(_) => None,
     }
@@ -112,9 +116,12 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
                 turn.status = TurnStatus::Completed;
                 turn.finish_reason = Some(event.finish_reason);
                 turn.message_id.clone_from(&event.message_id);
+                turn.version_before.clone_from(&event.version_before);
+                turn.version_after.clone_from(&event.version_after);
                 turn.finished_at = Some(here.at);
                 turn.last_cursor = Some(here.cursor.to_string());
             })?;
+            tx.execute("DELETE FROM meta WHERE key = ?1", [NOTES])?;
             change_agent(tx, |agent| {
                 agent.turn_id = None;
                 agent.last_turn_id = here.turn_id.cloned();
@@ -140,6 +147,7 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
         | EventKind::ToolInputDelta(_)
         | EventKind::ToolOutputDelta(_)
         | EventKind::ModelRetry(_)
+        | EventKind::FilesChanged(_)
         | EventKind::SessionCreated(_)
         | EventKind::SessionUpdated(_)
         | EventKind::SessionReset(_)
@@ -297,6 +305,8 @@ fn start_turn(tx: &Transaction<'_>, here: &At<'_>, event: &TurnStarted) -> rusql
         model: event.model.clone(),
         user_message_id: event.user_message_id.clone(),
         message_id: None,
+        version_before: None,
+        version_after: None,
         usage: Usage::from(Spent::default()),
         created_at: here.at,
         started_at: Some(here.at),
@@ -330,6 +340,24 @@ fn change_turn(tx: &Transaction<'_>, here: &At<'_>, change: impl FnOnce(&mut Tur
         .map(drop)
 }
 
+/// Notes the version that a turn began with.
+pub(super) fn version_before(tx: &Transaction<'_>, id: &TurnId, version: u64) -> rusqlite::Result<()> {
+    let here = At { cursor: Cursor { epoch: 0, seq: 0 }, at: Timestamp::UNIX_EPOCH, turn_id: Some(id) };
+    change_turn(tx, &here, |turn| turn.version_before = Some(format!("v{version}")))
+}
+
+/// Most notes for the next turn; older ones give way.
+const MAX_NOTES: usize = 10;
+
+/// Keeps what the model of the next turn is told.
+pub(super) fn note(tx: &Transaction<'_>, words: &str) -> rusqlite::Result<()> {
+    let mut notes: Vec<String> = get(tx, NOTES)?.unwrap_or_default();
+    notes.push(words.to_owned());
+    let over = notes.len().saturating_sub(MAX_NOTES);
+    notes.drain(..over);
+    put(tx, NOTES, &notes)
+}
+
 fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
     let mut agent = get::<AgentRow>(tx, "agent")?.unwrap_or(AgentRow {
         status: Activity::Idle,
@@ -358,7 +386,7 @@ pub(super) fn get<T: DeserializeOwned>(connection: &rusqlite::Connection, key: &
     text.map(|text| super::read::parse(&text)).transpose()
 }
 
-fn put(tx: &Transaction<'_>, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
+pub(super) fn put(tx: &Transaction<'_>, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     )?

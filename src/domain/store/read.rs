@@ -177,6 +177,11 @@ impl Snapshot<'_> {
         project::get(self.tx, "model")
     }
 
+    /// What the model of the next turn is told.
+    pub(crate) fn notes(&self) -> rusqlite::Result<Vec<String>> {
+        Ok(project::get(self.tx, project::NOTES)?.unwrap_or_default())
+    }
+
     /// What the agent does.
     pub(crate) fn agent(&self) -> rusqlite::Result<Option<AgentRow>> {
         project::get(self.tx, "agent")
@@ -343,7 +348,7 @@ fn turn_row(row: &Row<'_>) -> rusqlite::Result<Turn> {
     Ok(turn)
 }
 
-fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
     row.get::<_, String>(index)?.parse().map_err(|error: jiff::Error| broken(error.into()))
 }
 

@@ -45,7 +45,17 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_by_session ON ledger (session, id);
 ";
 
-/// From format 1: a number that nobody has read.
+/// What format 2 has beside format 1, where messages had a number that nobody has read.
+const VERSIONS: &str = "
+-- One row per version of the workspace; lacks: what it says nothing about. A number is never used again.
+CREATE TABLE versions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, tree TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, cause TEXT NOT NULL,
+  files_changed INTEGER NOT NULL, lacks BLOB NOT NULL);
+-- Who changed a file last.
+CREATE TABLE origins (
+  path BLOB PRIMARY KEY, version INTEGER NOT NULL, cause TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, tool_call TEXT)
+  WITHOUT ROWID;
+";
 const FROM_1: &str = "ALTER TABLE messages DROP COLUMN seq";
 
 /// Opens the writer's connection and brings the file up to date.
@@ -67,6 +77,7 @@ pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
     };
     let transaction = connection.transaction()?;
     transaction.execute_batch(change)?;
+    transaction.execute_batch(VERSIONS)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
     Ok(connection)

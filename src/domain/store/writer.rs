@@ -16,6 +16,7 @@ use tokio::sync::{
 use super::{
     AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, ledger, project, schema,
     tail::{Logged, Tail},
+    version_rows,
 };
 use crate::domain::{
     cursor::Cursor,
@@ -250,6 +251,10 @@ impl Writer {
                         store(&tx, &mut effects, self.shared.epoch, self.epoch_row, turn_id.as_ref(), kind)?;
                     }
                     Entry::Ledger(row) => ledger::record(&tx, row)?,
+                    Entry::Version(version) => version_rows::record(&tx, version)?,
+                    Entry::VersionBefore { turn_id, version } => project::version_before(&tx, turn_id, *version)?,
+                    Entry::Note(words) => project::note(&tx, words)?,
+                    Entry::Forget(versions) => version_rows::forget(&tx, versions)?,
                 }
             }
             ends.push(effects.last);

@@ -11,14 +11,16 @@ use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    agent::Changes,
+    id::ToolCallId,
     part::Binary,
     providers::ToolSpec,
     status::ProcessEnding,
-    workspace::{PathError, Workspace},
+    workspace::{PathError, Versions, Workspace},
 };
 
 mod bash;
@@ -74,6 +76,12 @@ pub(super) struct ToolContext {
     pub secret_variables: Arc<[String]>,
     /// A folder for temporary files, outside the workspace.
     pub scratch: PathBuf,
+    /// Where changes of files are noted.
+    pub changes: Changes,
+    /// Keeps what a file held before it is changed, as long as a version that needs it is being taken.
+    pub engine: Arc<OnceCell<Arc<Versions>>>,
+    /// The call that runs.
+    pub call: Option<ToolCallId>,
 }
 
 /// What the tools of a session remember between calls. Reset forgets it.

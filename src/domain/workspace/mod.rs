@@ -14,11 +14,13 @@ use rustix::fs::OFlags;
 
 mod beneath;
 mod path;
+mod versions;
 mod walk;
 
 use self::{beneath::Jail, path::in_git};
 pub(super) use self::{
     path::{PathError, Problem, RelativePath},
+    versions::*,
     walk::Globs,
 };
 use super::error::{Error, Result as DomainResult};
@@ -120,6 +122,16 @@ impl Workspace {
         }
         place.replace(content).map_err(|error| PathError::io(path, error))?;
         Ok(place.canonical)
+    }
+
+    /// Where a file of that name is or would be written, without links and `..`.
+    pub(super) fn place(&self, path: &RelativePath) -> Result<PathBuf, PathError> {
+        match self.0.jail.place(path) {
+            Ok(place) => Ok(place.canonical),
+            // Its directories are still to be made: through no link, then.
+            Err(PathError { problem: Problem::NotFound, .. }) => Ok(path.as_path().to_owned()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The names in a directory, in no order; those that are not UTF-8 left out.

@@ -187,6 +187,10 @@ impl Turn {
                     self.summary = Some(id.clone());
                 }
             }
+            "files_changed" => {
+                assert_eq!((&json["by"], self.open.as_ref()), (&"after_turn".into(), None), "{json}");
+                assert!(json["files"].as_array().is_some_and(|files| !files.is_empty()), "nothing changed: {json}");
+            }
             "turn_failed" => self.failed = true,
             "turn_completed" => self.completed(json),
             other => panic!("{other} has no place in a turn: {json}"),

@@ -1,0 +1,400 @@
+//! Taking versions of the workspace: one at a time, each from one look, each stored with the event that tells of it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use git2::Oid;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{OnceCell, OwnedMutexGuard, oneshot, watch},
+};
+
+mod record;
+
+use record::prepare;
+
+use super::{
+    OpenCode,
+    agent::Changes,
+    error::{Code, Error, Result},
+    event::FilesChanged,
+    id::{ToolCallId, TurnId},
+    store::{Batch, NewVersion, VersionRow},
+    version::VersionCause,
+    workspace::{Ask, Lack, Limits, Looked, Reach, Versions, blocking, lacks_from},
+};
+
+/// How long a turn waits for a version at most.
+pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
+/// How long changes from outside may go on before they are looked at.
+const SETTLE: Duration = Duration::from_millis(300);
+/// How long a request waits for the baseline of a workspace that has none yet.
+const BASELINE_WAIT: Duration = Duration::from_secs(20);
+
+/// Limits of the versions.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionLimits {
+    /// Longest time that one look at the workspace takes; what it did not reach is left out of its version.
+    pub time: Duration,
+    /// Most bytes that one look reads, those of a first look included.
+    pub bytes: u64,
+    /// Newest versions that are kept, the session's baseline beside them.
+    pub kept: u64,
+    /// Bytes of objects above which the older half of the versions is given up.
+    pub stored_bytes: u64,
+}
+
+/// What takes versions.
+pub(super) struct Snapshots {
+    engine: Arc<OnceCell<Arc<Versions>>>,
+    /// Held while a version is taken.
+    latest: Arc<tokio::sync::Mutex<Latest>>,
+    /// Whether the session has its baseline.
+    baseline: watch::Sender<bool>,
+}
+
+/// The newest version.
+#[derive(Default)]
+pub(super) struct Latest {
+    known: bool,
+    row: Option<VersionRow>,
+    next: u64,
+    /// Where a turn began, for what it changed.
+    turn: Option<Began>,
+}
+
+/// Where a turn began.
+#[derive(Clone)]
+struct Began {
+    turn_id: TurnId,
+    tree: Oid,
+    /// What others than the turn have changed since.
+    others: HashSet<Vec<u8>>,
+}
+
+/// Which version is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Take {
+    pub cause: VersionCause,
+    pub turn_id: Option<TurnId>,
+    /// Only these paths were changed.
+    pub paths: Option<Vec<PathBuf>>,
+    /// What tools wrote.
+    pub touched: HashMap<PathBuf, ToolCallId>,
+}
+
+/// A version that is taken and not stored yet. Nobody takes another one meanwhile.
+pub(super) struct Taken {
+    guard: OwnedMutexGuard<Latest>,
+    version: Option<NewVersion>,
+    event: Option<FilesChanged>,
+    /// The version that has what was seen: the new one, or the one before where nothing differs.
+    pub row: VersionRow,
+    turn: Option<Began>,
+}
+
+impl Snapshots {
+    pub(super) fn new() -> Self {
+        Self { engine: Arc::default(), latest: Arc::default(), baseline: watch::channel(false).0 }
+    }
+
+    /// The engine for the tools, which keep what they overwrite while a first look is under way.
+    pub(super) fn engine(&self) -> Arc<OnceCell<Arc<Versions>>> {
+        Arc::clone(&self.engine)
+    }
+
+    /// Ends a look that is under way.
+    pub(super) fn stop(&self) {
+        if let Some(engine) = self.engine.get() {
+            engine.stop();
+        }
+    }
+}
+
+impl Take {
+    pub(super) fn new(cause: VersionCause) -> Self {
+        Self { cause, turn_id: None, paths: None, touched: HashMap::new() }
+    }
+}
+
+impl OpenCode {
+    /// The versions' engine, opened when first needed.
+    pub(super) async fn engine(&self) -> Result<Arc<Versions>> {
+        let open = || async {
+            let (root, folder) = (self.0.workspace.root().to_owned(), self.0.settings.data_dir.join("versions"));
+            blocking(move || Versions::open(&root, &folder)).await.map(Arc::new)
+        };
+        self.0.snapshots.engine.get_or_try_init(open).await.cloned().map_err(failed)
+    }
+
+    /// Begins the baseline of a workspace without one, and looks for what changed while no server ran.
+    pub(super) fn begin_versions(&self) {
+        let domain = self.clone();
+        self.0.tasks.spawn(async move {
+            let outcome = async {
+                let baseline = domain.read(|snapshot| snapshot.baseline()).await?.value;
+                let cause = if baseline.is_some() { VersionCause::Outside } else { VersionCause::Baseline };
+                domain.0.snapshots.baseline.send_replace(baseline.is_some());
+                domain.take(Take::new(cause)).await?.record(&domain).await
+            };
+            if let Err(error) = outcome.await {
+                tracing::warn!(error = %error, cause = ?error.cause(), "the workspace could not be looked at");
+            }
+            domain.give_up_old_versions().await;
+            domain.hear_of_changes().await;
+        });
+    }
+
+    /// Takes a version when files were changed from outside, until the server ends.
+    async fn hear_of_changes(&self) {
+        let Ok(engine) = self.engine().await else { return };
+        let Some(watch) = engine.watch() else { return };
+        let Ok(fd) = watch.fd().try_clone_to_owned() else { return };
+        // What is deprecated is that a descriptor could be closed behind its back: this one is its own.
+        #[allow(deprecated, reason = "the descriptor is owned by what watches it")]
+        let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else { return };
+        loop {
+            tokio::select! {
+                ready = fd.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return,
+                },
+                () = self.0.stopping.cancelled() => return,
+            }
+            if !watch.hear() {
+                continue;
+            }
+            // Changes come in crowds.
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE) => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            // What a turn changes is told when it ends.
+            if self.running().is_none()
+                && watch.hear()
+                && let Err(error) = self.take_and_record(Take::new(VersionCause::Outside)).await
+            {
+                tracing::warn!(error = %error, cause = ?error.cause(), "changes from outside have no version");
+            }
+        }
+    }
+
+    /// Waits until the session has its baseline, and answers its version.
+    pub(super) async fn baseline(&self) -> Result<VersionRow> {
+        let mut baseline = self.0.snapshots.baseline.subscribe();
+        let waiting = tokio::time::timeout(BASELINE_WAIT, baseline.wait_for(|is_there| *is_there));
+        let later = || {
+            Error::new(Code::Unavailable, "the first version of the workspace is still being taken")
+                .retry_after(Duration::from_secs(2))
+        };
+        if waiting.await.is_err() {
+            return Err(later());
+        }
+        let read = self.read(|snapshot| {
+            Ok(match snapshot.baseline()? {
+                Some(number) => snapshot.version(number)?,
+                None => None,
+            })
+        });
+        read.await?.value.ok_or_else(later)
+    }
+
+    /// Takes a version: looks, compares with the one before, and prepares what is to be stored.
+    pub(super) async fn take(&self, mut wanted: Take) -> Result<Taken> {
+        let mut guard = Arc::clone(&self.0.snapshots.latest).lock_owned().await;
+        // Known only now: another look may have come first.
+        let is_there = *self.0.snapshots.baseline.borrow();
+        wanted.cause = match wanted.cause {
+            VersionCause::Baseline if is_there => VersionCause::Outside,
+            VersionCause::BeforeTurn if !is_there => VersionCause::Baseline,
+            cause => cause,
+        };
+        let engine = self.engine().await?;
+        if !guard.known {
+            let (row, next) = self.read(|snapshot| snapshot.latest_version()).await?.value;
+            (guard.row, guard.next, guard.known) = (row, next, true);
+        }
+        let limits = self.0.settings.versions;
+        let last = guard.row.clone();
+        let since = match (&wanted.cause, &guard.turn) {
+            // A turn is told by what it found, whatever versions came in between.
+            (VersionCause::AfterTurn, Some(began)) if Some(&began.turn_id) == wanted.turn_id.as_ref() => {
+                Some(began.tree)
+            }
+            _ => None,
+        };
+        let take = wanted.clone();
+        let (looked, list) = blocking(move || {
+            let carried = last.as_ref().map(|row| lacks_from(&row.lacks)).unwrap_or_default();
+            let limits = Limits::new(limits.time, limits.bytes);
+            let reach = match take.cause {
+                VersionCause::Baseline | VersionCause::BeforeTurn => Reach::AllBefore,
+                VersionCause::AfterTurn | VersionCause::Write | VersionCause::Revert => Reach::All,
+                VersionCause::Request | VersionCause::Outside => Reach::Heard,
+            };
+            let looked = match &take.paths {
+                Some(paths) => engine.look_at(paths, &limits, &carried)?,
+                None => engine.look(&limits, &carried, reach)?,
+            };
+            let tree = since.or_else(|| last.as_ref().and_then(|row| Oid::from_str(&row.tree).ok()));
+            let list = match tree {
+                Some(tree) if tree != looked.tree => {
+                    let lacks: [&[Lack]; 2] = [&carried, &looked.lacks];
+                    engine.compare((tree, looked.tree), Ask::names(), &lacks, |compared| Ok(compared.list))?
+                }
+                Some(_) | None => Vec::new(),
+            };
+            io::Result::Ok((looked, list))
+        })
+        .await
+        .map_err(failed)?;
+        let mut list = list;
+        if let (VersionCause::AfterTurn, Some(began)) = (wanted.cause, &guard.turn) {
+            let touched = |path: &[u8]| wanted.touched.contains_key(Path::new(OsStr::from_bytes(path)));
+            list.retain(|found| !began.others.contains(&found.path) || touched(&found.path));
+        }
+        Ok(prepare(guard, wanted, &looked, &list))
+    }
+
+    /// What the workspace holds, without a version of it.
+    pub(super) async fn peek(&self) -> Result<Looked> {
+        let guard = Arc::clone(&self.0.snapshots.latest).lock_owned().await;
+        let engine = self.engine().await?;
+        let carried = guard.row.as_ref().map(|row| lacks_from(&row.lacks)).unwrap_or_default();
+        let limits = self.0.settings.versions;
+        let looked = blocking(move || {
+            // Held by the work itself: who asked may be gone.
+            let _guard = guard;
+            engine.look(&Limits::new(limits.time, limits.bytes), &carried, Reach::Heard)
+        });
+        looked.await.map_err(failed)
+    }
+
+    /// The paths that differ from the newest version in this tree.
+    pub(super) async fn changed_so_far(&self, tree: Oid) -> Result<Option<HashSet<Vec<u8>>>> {
+        let row = self.read(|snapshot| snapshot.latest_version()).await?.value.0;
+        let Some(last) = row.and_then(|row| Oid::from_str(&row.tree).ok()) else { return Ok(None) };
+        let engine = self.engine().await?;
+        let list = blocking(move || {
+            engine.compare((last, tree), Ask::names(), &[], |compared| {
+                Ok(compared.list.into_iter().map(|found| found.path).collect())
+            })
+        });
+        list.await.map(Some).map_err(failed)
+    }
+
+    /// Takes a version and stores it, whoever still waits for it.
+    pub(super) async fn take_and_record(&self, wanted: Take) -> Result<VersionRow> {
+        let domain = self.clone();
+        self.to_the_end(async move { domain.take(wanted).await?.record(&domain).await }).await
+    }
+
+    /// The version that a turn begins with: what changed since the last one came from outside.
+    pub(super) fn version_before(&self, turn_id: &TurnId) -> oneshot::Receiver<()> {
+        let (done, answer) = oneshot::channel();
+        let (domain, turn_id) = (self.clone(), turn_id.clone());
+        self.0.tasks.spawn(async move {
+            let outcome = async {
+                let take = Take { turn_id: Some(turn_id), ..Take::new(VersionCause::BeforeTurn) };
+                domain.take(take).await?.record(&domain).await
+            };
+            if let Err(error) = outcome.await {
+                tracing::warn!(error = %error, cause = ?error.cause(), "a turn begins without a version");
+            }
+            let _ = done.send(());
+        });
+        answer
+    }
+
+    /// The version that a turn ends with, for its ending to store. None where it takes too long: then it is stored by
+    /// itself when it is there.
+    pub(super) async fn version_after(&self, turn_id: &TurnId, changes: &Changes, wait: Duration) -> Option<Taken> {
+        let (done, answer) = oneshot::channel();
+        let take =
+            Take { turn_id: Some(turn_id.clone()), touched: changes.touched(), ..Take::new(VersionCause::AfterTurn) };
+        let domain = self.clone();
+        self.0.tasks.spawn(async move {
+            let taken = match domain.take(take).await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    tracing::warn!(error = %error, cause = ?error.cause(), "a turn ends without a version");
+                    return;
+                }
+            };
+            if let Err(taken) = done.send(taken)
+                && let Err(error) = taken.record(&domain).await
+            {
+                tracing::warn!(error = %error, "a version could not be stored");
+            }
+        });
+        tokio::time::timeout(wait, answer).await.ok()?.ok()
+    }
+
+    /// A new baseline, for a new session.
+    pub(super) fn begin_baseline(&self) {
+        let domain = self.clone();
+        self.0.snapshots.baseline.send_replace(false);
+        self.0.tasks.spawn(async move {
+            if let Err(error) = domain.take_and_record(Take::new(VersionCause::Baseline)).await {
+                tracing::warn!(error = %error, cause = ?error.cause(), "a session begins without a baseline");
+            }
+        });
+    }
+
+    /// Gives up versions over the limits, and the objects that only they needed.
+    async fn give_up_old_versions(&self) {
+        let outcome = async {
+            let guard = Arc::clone(&self.0.snapshots.latest).lock_owned().await;
+            let engine = self.engine().await?;
+            let limits = self.0.settings.versions;
+            let read = self.read(|snapshot| Ok((snapshot.all_versions()?, snapshot.baseline()?))).await?;
+            let (mut all, baseline) = read.value;
+            let stored = {
+                let engine = engine.clone();
+                blocking(move || engine.stored_bytes()).await.map_err(failed)?
+            };
+            let newest = all.last().map(|(id, _)| *id);
+            let kept = if stored > limits.stored_bytes { (all.len() as u64 / 2).min(limits.kept) } else { limits.kept };
+            let over = all.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));
+            let old: Vec<u64> = all
+                .iter()
+                .take(over)
+                .map(|(id, _)| *id)
+                .filter(|id| Some(*id) != baseline && Some(*id) != newest)
+                .collect();
+            if old.is_empty() && stored <= limits.stored_bytes {
+                return Ok(());
+            }
+            all.retain(|(id, _)| !old.contains(id));
+            self.0.store.append(Batch::new().forget(old)).await?;
+            let trees: Vec<Oid> = all.iter().filter_map(|(_, tree)| Oid::from_str(tree).ok()).collect();
+            blocking(move || engine.prune(&trees)).await.map_err(failed)?;
+            drop(guard);
+            Result::Ok(())
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(error = %error, cause = ?error.cause(), "old versions could not be given up");
+        }
+    }
+}
+
+/// A failure of the versions' engine: a full disk is the caller's to know, all else is ours.
+pub(super) fn failed(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::new(Code::InsufficientStorage, "the disk of the data directory is full; nothing was changed")
+                .retry_after(Duration::from_secs(5))
+        }
+        io::ErrorKind::Interrupted => {
+            Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1))
+        }
+        _ => Error::internal(error),
+    }
+}

@@ -1,0 +1,166 @@
+//! Bringing files back: every content is looked for before the first file is touched, each file is replaced as a whole,
+//! and what no version knows is left alone.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{Versions, difference::Difference, manifest::Kind, open_above, open_dir};
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(in crate::domain) struct Restored {
+    /// Files that are as they were.
+    pub done: Vec<Vec<u8>>,
+    /// Files that are not, and why in one word.
+    pub skipped: Vec<(Vec<u8>, &'static str)>,
+}
+
+impl Versions {
+    /// Sorts out which differences (from now to the version wanted) can be undone: the others are answered with the
+    /// reason. Nothing is touched. Blocks.
+    pub(in crate::domain) fn can_restore(
+        &self,
+        list: Vec<Difference>,
+    ) -> io::Result<(Vec<Difference>, Vec<(Vec<u8>, &'static str)>)> {
+        let store = self.objects.store()?;
+        let keeper = store.keeper()?;
+        let manifest = std::sync::Arc::clone(&self.state().manifest);
+        let mut skipped = Vec::new();
+        let mut can = Vec::new();
+        for found in list {
+            let path = Path::new(OsStr::from_bytes(&found.path));
+            let why = match (found.old, found.new) {
+                (_, Some(side)) if !keeper.has(side.oid) => {
+                    Some(if keeper.size(side.oid).is_some() { "too_large" } else { "gone" })
+                }
+                // What is there is in no version: it would be lost for good.
+                (None, Some(_)) if !manifest.holds(&found.path) && self.is_there(path) => Some("ignored"),
+                _ => None,
+            };
+            match why {
+                Some(why) => skipped.push((found.path, why)),
+                None => can.push(found),
+            }
+        }
+        Ok((can, skipped))
+    }
+
+    /// Undoes the differences. Blocks.
+    pub(in crate::domain) fn restore(&self, list: &[Difference]) -> io::Result<Restored> {
+        let store = self.objects.store()?;
+        let keeper = store.keeper()?;
+        let mut restored = Restored::default();
+        // What goes makes room for what comes: a file for a directory of its name.
+        let (come, go): (Vec<&Difference>, Vec<&Difference>) = list.iter().partition(|found| found.new.is_some());
+        for found in go {
+            match self.remove(Path::new(OsStr::from_bytes(&found.path))) {
+                Ok(()) => restored.done.push(found.path.clone()),
+                Err(error) => restored.skipped.push((found.path.clone(), reason(&error)?)),
+            }
+        }
+        for found in come {
+            let Some(side) = found.new else { continue };
+            let outcome = match keeper.content(side.oid) {
+                Some(content) => self.bring(Path::new(OsStr::from_bytes(&found.path)), side.mode, &content),
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
+            match outcome {
+                Ok(()) => restored.done.push(found.path.clone()),
+                Err(error) => restored.skipped.push((found.path.clone(), reason(&error)?)),
+            }
+        }
+        Ok(restored)
+    }
+
+    /// Deletes a file, and the directories that are empty without it.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let Some((above, name)) = open_above(self.root.as_fd(), path) else { return Ok(()) };
+        match rustix::fs::unlinkat(&above, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut here = path.parent();
+        while let Some(dir) = here.filter(|dir| !dir.as_os_str().is_empty()) {
+            let Some((above, name)) = open_above(self.root.as_fd(), dir) else { break };
+            if rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR).is_err() {
+                break;
+            }
+            here = dir.parent();
+        }
+        Ok(())
+    }
+
+    /// Puts a file or link at a path, all or nothing.
+    fn bring(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let above = self.make_above(path)?;
+        let old = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let temporary = format!("{}{}{}", super::TEMPORARY.0, uuid::Uuid::new_v4().simple(), super::TEMPORARY.1);
+        let done = (|| {
+            if mode == 0o120_000 {
+                rustix::fs::symlinkat(OsStr::from_bytes(content), &above, &temporary)?;
+            } else {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let executable = mode & 0o111 != 0;
+                let fresh = Mode::from_raw_mode(if executable { 0o777 } else { 0o666 });
+                let mut file = File::from(rustix::fs::openat(&above, &temporary, flags, fresh)?);
+                file.write_all(content)?;
+                if let Some(old) = old.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
+                    // The bits that git does not know stay.
+                    let bits = old.st_mode & 0o7777;
+                    let bits = match (executable, Kind::of(&old) == Some(Kind::Executable)) {
+                        (true, false) => bits | (bits & 0o444) >> 2,
+                        (false, true) => bits & !0o111,
+                        (true, true) | (false, false) => bits,
+                    };
+                    rustix::fs::fchmod(&file, Mode::from_raw_mode(bits))?;
+                }
+                file.sync_all()?;
+            }
+            rustix::fs::renameat(&above, &temporary, &above, name)?;
+            Ok(())
+        })();
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(&above, &temporary, AtFlags::empty());
+        }
+        done
+    }
+
+    /// The directory for a path, made where it is missing; through no link.
+    fn make_above(&self, path: &Path) -> io::Result<OwnedFd> {
+        let mut here = open_dir(self.root.as_fd(), Path::new(".")).ok_or(io::ErrorKind::NotFound)?;
+        for part in path.parent().into_iter().flat_map(Path::components) {
+            let name = part.as_os_str();
+            match rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o777)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            here = rustix::fs::openat(&here, name, flags, Mode::empty())?;
+        }
+        Ok(here)
+    }
+}
+
+/// Why one file could not be brought back, in one word; a full disk stops them all.
+fn reason(error: &io::Error) -> io::Result<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(io::ErrorKind::StorageFull.into()),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Ok("denied"),
+        io::ErrorKind::NotFound => Ok("gone"),
+        _ => Ok("in_the_way"),
+    }
+}

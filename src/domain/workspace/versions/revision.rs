@@ -1,0 +1,97 @@
+//! Revisions of the user's own repository, read as plain files: its configuration never runs anything here.
+
+use std::{collections::HashMap, io, path::Path};
+
+use git2::Oid;
+
+use super::{
+    Versions,
+    difference::{Difference, DifferenceKind},
+    seed::{UserGit, small},
+};
+
+/// Most steps from one name to the next.
+const MAX_STEPS: usize = 5;
+
+impl Versions {
+    /// The tree of a revision such as `HEAD`, `main`, `v1.0`, `HEAD~2` or a commit's id; none where there is no such
+    /// revision, or no repository inside the workspace. Blocks.
+    pub(in crate::domain) fn revision(&self, name: &str) -> io::Result<Option<Oid>> {
+        let state = self.state();
+        let Some(git) = UserGit::of(&self.root_path) else { return Ok(None) };
+        if state.git.as_ref() != Some(&git) {
+            self.objects.borrow_from(Some(&git.objects()))?;
+        }
+        drop(state);
+        let (base, steps) = name.split_at(name.find(['~', '^']).unwrap_or(name.len()));
+        if !steps.bytes().all(|byte| byte == b'~' || byte == b'^' || byte.is_ascii_digit()) || name.len() > 1024 {
+            return Ok(None);
+        }
+        let id = match named(&git, base, MAX_STEPS) {
+            Some(id) => id.to_string(),
+            None if base.len() >= 4 && base.bytes().all(|byte| byte.is_ascii_hexdigit()) => base.to_owned(),
+            None => return Ok(None),
+        };
+        let store = self.objects.store()?;
+        let object = store.repository.revparse_single(&format!("{id}{steps}"));
+        Ok(object.ok().and_then(|object| object.peel_to_tree().ok()).map(|tree| tree.id()))
+    }
+}
+
+/// What the user's git takes for unchanged: its own content of a file may be another than the file's, where an
+/// attribute says so.
+pub(in crate::domain) struct GitView(HashMap<Vec<u8>, Oid>);
+
+impl GitView {
+    /// Whether git sees no difference there.
+    pub(in crate::domain) fn is_same(&self, found: &Difference) -> bool {
+        found.kind == DifferenceKind::Modified
+            && found.old.is_some_and(|side| self.0.get(&found.path) == Some(&side.oid))
+    }
+}
+
+impl Versions {
+    /// The user's index, as far as its figures are those of the files. Blocks.
+    pub(in crate::domain) fn as_git_sees_it(&self) -> io::Result<GitView> {
+        let state = self.state();
+        let entries = state.git.as_ref().and_then(|git| git.entries(&self.folder.join("index")));
+        let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
+        let same = entries.into_iter().filter(|entry| {
+            (entry.flags >> 12) & 3 == 0
+                && state.manifest.file(&entry.path).is_some_and(|file| file.figures.is_of(entry))
+        });
+        Ok(GitView(same.map(|entry| (entry.path, entry.id)).collect()))
+    }
+}
+
+/// The commit that a name stands for.
+fn named(git: &UserGit, name: &str, steps: usize) -> Option<Oid> {
+    if steps == 0 {
+        return None;
+    }
+    let candidates = match name {
+        "HEAD" => vec!["HEAD".to_owned()],
+        _ if name.starts_with("refs/") => vec![name.to_owned()],
+        _ => ["refs/tags/", "refs/heads/", "refs/remotes/"].map(|above| format!("{above}{name}")).to_vec(),
+    };
+    candidates.iter().filter(|name| git2::Reference::is_valid_name(name)).find_map(|name| {
+        let text = [&git.folder, &git.common].into_iter().find_map(|folder| small(&folder.join(name)));
+        match text.as_deref().map(str::trim) {
+            Some(text) => match text.strip_prefix("ref:") {
+                Some(next) => named(git, next.trim(), steps - 1),
+                None => Oid::from_str(text).ok(),
+            },
+            None => packed(&git.common, name),
+        }
+    })
+}
+
+/// A name among those that git has packed into one file.
+fn packed(common: &Path, name: &str) -> Option<Oid> {
+    let file = common.join("packed-refs");
+    let data = std::fs::symlink_metadata(&file).ok().filter(|data| data.is_file() && data.len() < 256 * 1024 * 1024)?;
+    drop(data);
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(_, own)| *own == name).and_then(|(id, _)| Oid::from_str(id).ok())
+}
