@@ -248,13 +248,13 @@ impl OpenCode {
         // The first version of a workspace has to be there, whatever is compared with what.
         let baseline = self.baseline().await?;
         let until = match until {
-            Some(name) => End::of(self.version("until_version", &name).await?),
+            Some(name) => End::of(&self.version("until_version", &name).await?),
             None => self.now().await?,
         };
         let since = match since {
-            None => End::of(baseline),
+            None => End::of(&baseline),
             Some(name) => match name.strip_prefix("git:") {
-                None => End::of(self.version("since_version", &name).await?),
+                None => End::of(&self.version("since_version", &name).await?),
                 Some(revision) => {
                     let (engine, wanted) = (self.engine().await?, revision.to_owned());
                     let tree = blocking(move || engine.revision(&wanted)).await.map_err(failed)?;
@@ -274,7 +274,7 @@ impl OpenCode {
     async fn now(&self) -> Result<End> {
         if self.running().is_none() {
             let row = self.take_and_record(Take::new(VersionCause::Request)).await?;
-            return Ok(End { name: None, ..End::of(row) });
+            return Ok(End { name: None, ..End::of(&row) });
         }
         let domain = self.clone();
         let looked = self.to_the_end(async move { domain.peek().await }).await?;
@@ -307,7 +307,7 @@ impl OpenCode {
 }
 
 impl End {
-    fn of(row: VersionRow) -> Self {
+    fn of(row: &VersionRow) -> Self {
         let lacks = lacks_from(&row.lacks);
         // What we stored ourselves is an id.
         Self { name: Some(row.name()), tree: Oid::from_str(&row.tree).unwrap_or(Oid::ZERO_SHA1), lacks }

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    End, Versions,
     act::{close_results, results_of},
-    ending,
+    ending::{End, Versions, ending},
 };
 use crate::domain::{
     error::Result,
@@ -33,7 +32,7 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
         // Read again: the answer that was just closed may be its last, and has its row in the ledger.
         let id = turn.id.clone();
         let turn = store.read(move |snapshot| snapshot.turn(id.as_str())).await?.unwrap_or(turn);
-        let versions = Versions { before: turn.version_before, ..Versions::default() };
+        let versions = Versions::interrupted(turn.version_before);
         let (batch, _) = ending(&turn.id, end, turn.usage, turn.message_id, versions);
         store.append(batch).await?;
         tracing::warn!(turn = %turn.id, "closed a turn that the last run left open");

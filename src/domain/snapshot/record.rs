@@ -96,7 +96,7 @@ impl Taken {
             if version.is_baseline {
                 domain.0.snapshots.baseline.send_replace(true);
             }
-            if self.guard.next % PRUNE_EVERY == 0 {
+            if self.guard.next.is_multiple_of(PRUNE_EVERY) {
                 let domain = domain.clone();
                 domain.0.tasks.clone().spawn(async move { domain.give_up_old_versions().await });
             }

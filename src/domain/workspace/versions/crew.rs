@@ -50,7 +50,7 @@ impl Shared<'_> {
             while let Some(job) = self.next() {
                 // A panic here would leave the other threads waiting: the guard ends them.
                 let guard = Working(self);
-                let outcome = self.look(&keeper, job);
+                let outcome = self.look(&keeper, &job);
                 std::mem::forget(guard);
                 self.finished(outcome.err());
             }

@@ -25,16 +25,16 @@ pub(in crate::domain) struct Restored {
     /// Files that are as they were.
     pub done: Vec<Vec<u8>>,
     /// Files that are not, and why in one word.
-    pub skipped: Vec<(Vec<u8>, &'static str)>,
+    pub skipped: Skipped,
 }
+
+/// Paths, and why they were skipped in one word.
+pub(in crate::domain) type Skipped = Vec<(Vec<u8>, &'static str)>;
 
 impl Versions {
     /// Sorts out which differences (from now to the version wanted) can be undone: the others are answered with the
     /// reason. Nothing is touched. Blocks.
-    pub(in crate::domain) fn can_restore(
-        &self,
-        list: Vec<Difference>,
-    ) -> io::Result<(Vec<Difference>, Vec<(Vec<u8>, &'static str)>)> {
+    pub(in crate::domain) fn can_restore(&self, list: Vec<Difference>) -> io::Result<(Vec<Difference>, Skipped)> {
         let store = self.objects.store()?;
         let keeper = store.keeper()?;
         let manifest = std::sync::Arc::clone(&self.state().manifest);

@@ -89,8 +89,7 @@ fn named(git: &UserGit, name: &str, steps: usize) -> Option<Oid> {
 /// A name among those that git has packed into one file.
 fn packed(common: &Path, name: &str) -> Option<Oid> {
     let file = common.join("packed-refs");
-    let data = std::fs::symlink_metadata(&file).ok().filter(|data| data.is_file() && data.len() < 256 * 1024 * 1024)?;
-    drop(data);
+    std::fs::symlink_metadata(&file).ok().filter(|data| data.is_file() && data.len() < 256 * 1024 * 1024)?;
     let text = std::fs::read_to_string(file).ok()?;
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(_, own)| *own == name).and_then(|(id, _)| Oid::from_str(id).ok())

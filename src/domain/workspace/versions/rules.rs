@@ -29,7 +29,10 @@ pub(super) struct Rules {
 
 /// Compiled rules by the file that they came from, kept from one look to the next.
 #[derive(Default)]
-pub(super) struct Compiled(Mutex<HashMap<Vec<u8>, (Figures, Arc<Gitignore>)>>);
+pub(super) struct Compiled(Mutex<HashMap<Vec<u8>, Known>>);
+
+/// Rules, and the figures of the file that they came from.
+type Known = (Figures, Arc<Gitignore>);
 
 /// Attributes that change content.
 const CONVERTING: [&str; 5] = ["filter", "ident", "eol", "working-tree-encoding", "crlf"];

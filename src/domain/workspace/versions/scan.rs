@@ -113,7 +113,7 @@ impl Shared<'_> {
         self.lock().lacks.push(lack);
     }
 
-    pub(super) fn look(&self, keeper: &Keeper<'_>, job: Job) -> io::Result<()> {
+    pub(super) fn look(&self, keeper: &Keeper<'_>, job: &Job) -> io::Result<()> {
         if self.scan.stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -139,7 +139,7 @@ impl Shared<'_> {
         if let (Some(only), Some(known), false) = (self.scan.only, &job.known, job.rematch)
             && !only.contains(job.path.as_os_str().as_bytes())
         {
-            self.pass_through(&job, dir, known);
+            self.pass_through(job, dir, known);
             return Ok(());
         }
         if let Some(watch) = self.scan.watch {
@@ -151,7 +151,7 @@ impl Shared<'_> {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        self.sort_out(keeper, &job, dir, entries)
+        self.sort_out(keeper, job, dir, entries)
     }
 
     /// A directory that is as it was, on the way to one that may not be.

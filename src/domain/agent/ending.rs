@@ -1,0 +1,216 @@
+//! The end of a turn: what is stored of it, in one transaction, whatever the way out was.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Running, recover};
+use crate::domain::{
+    OpenCode,
+    error::{Code, Error, Result},
+    event::{AgentStatusChanged, EventKind, TurnCompleted},
+    id::{MessageId, TurnId},
+    part::FinishReason,
+    snapshot::{TURN_WAIT, Taken},
+    status::Activity,
+    store::Batch,
+    turn::{TurnError, TurnErrorCode},
+    usage::{Spent, Usage},
+};
+
+/// How a turn ends.
+pub(in crate::domain) enum End {
+    /// As the model wished.
+    Finished(FinishReason),
+    /// Not well.
+    Failed(FinishReason, Box<TurnError>),
+}
+
+/// Stores the ending, and only then lets the next message in.
+pub(super) async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) {
+    let id = running.id().clone();
+    let stored = async {
+        if let End::Failed(..) = end {
+            close(domain, &id).await?;
+        }
+        let wanted = id.clone();
+        let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
+        // The last answer is the one that clients saw last, also where it was cut.
+        let (usage, last, before) = turn.map_or_else(
+            || (Usage::from(Spent::default()), None, None),
+            |turn| (turn.usage, turn.message_id, turn.version_before),
+        );
+        let taken = match running.changes().may_have_written() {
+            true => domain.version_after(&id, running.changes(), end.waits_for_version()).await,
+            false => None,
+        };
+        let versions = Versions::of(running, before, taken);
+        running.set_ending();
+        let (batch, taken) = ending(&id, end, usage, last, versions);
+        let stored = domain.0.store.append(batch).await?;
+        if let Some(taken) = taken {
+            taken.stored(domain);
+        }
+        Result::Ok(stored)
+    };
+    if let Err(error) = stored.await {
+        tracing::error!(turn = %id, error = %error, cause = ?error.cause(), "the turn's ending is not stored yet");
+        domain.0.unfinished.store(true, Ordering::Release);
+        running.set_ending();
+    }
+    domain.set_running(None);
+    running.set_done();
+}
+
+/// Closes messages and calls that a panic or a full disk left open.
+async fn close(domain: &OpenCode, id: &TurnId) -> Result<()> {
+    let wanted = id.clone();
+    let open = domain.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?)));
+    let (open, calls) = open.await?.value;
+    if open.is_empty() && calls.is_empty() {
+        return Ok(());
+    }
+    let batch = recover::close(id, open, calls, "the turn ended before this call did").ending();
+    domain.0.store.append(batch).await.map(drop)
+}
+
+/// The versions of the workspace that a turn lies between.
+#[derive(Default)]
+pub(super) struct Versions {
+    before: Option<String>,
+    after: Option<String>,
+    /// Taken for this ending, and stored with it.
+    taken: Option<Taken>,
+}
+
+impl Versions {
+    /// Those of a turn that was interrupted: nobody knows what came after.
+    pub(super) fn interrupted(before: Option<String>) -> Self {
+        Self { before, ..Self::default() }
+    }
+
+    fn of(running: &Running, before: Option<String>, taken: Option<Taken>) -> Self {
+        let after = match &taken {
+            Some(taken) => Some(taken.row.name()),
+            // Nothing that could change a file has run.
+            None if !running.changes().may_have_written() => before.clone(),
+            None => None,
+        };
+        Self { before, after, taken }
+    }
+}
+
+/// What ends every turn, in one transaction.
+pub(super) fn ending(
+    id: &TurnId,
+    end: End,
+    usage: Usage,
+    last: Option<MessageId>,
+    versions: Versions,
+) -> (Batch, Option<Taken>) {
+    let mut batch = Batch::new().ending();
+    let finish_reason = match end {
+        End::Finished(reason) => reason,
+        End::Failed(reason, error) => {
+            batch = batch.event(Some(id), EventKind::TurnFailed(*error));
+            reason
+        }
+    };
+    let Versions { before: version_before, after: version_after, mut taken } = versions;
+    if let Some(taken) = &mut taken {
+        batch = taken.add_to(batch, Some(id));
+    }
+    let idle = AgentStatusChanged { status: Activity::Idle, current_operation: None };
+    let completed = TurnCompleted { finish_reason, usage, message_id: last, version_before, version_after };
+    let batch =
+        batch.event(Some(id), EventKind::AgentStatusChanged(idle)).event(Some(id), EventKind::TurnCompleted(completed));
+    (batch, taken)
+}
+
+impl End {
+    /// How long the ending waits for the version after: who cancels does not wait for it.
+    pub(super) fn waits_for_version(&self) -> Duration {
+        match self {
+            Self::Finished(_) => TURN_WAIT,
+            Self::Failed(_, error) => match error.code {
+                TurnErrorCode::Canceled | TurnErrorCode::Interrupted => Duration::ZERO,
+                TurnErrorCode::ProviderError
+                | TurnErrorCode::ProviderUnavailable
+                | TurnErrorCode::ProviderTimeout
+                | TurnErrorCode::PermissionDenied
+                | TurnErrorCode::BudgetExhausted
+                | TurnErrorCode::MaxTokens
+                | TurnErrorCode::InsufficientStorage
+                | TurnErrorCode::Internal => TURN_WAIT,
+            },
+        }
+    }
+
+    /// How the turn ends after a last answer that ended like this.
+    pub(super) fn of(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::MaxTokens => Self::failed(
+                reason,
+                TurnErrorCode::MaxTokens,
+                "the model reached its output limit; send a message to let it go on".into(),
+                None,
+            ),
+            FinishReason::ToolUse => Self::Finished(FinishReason::EndTurn),
+            FinishReason::EndTurn
+            | FinishReason::Stop
+            | FinishReason::Canceled
+            | FinishReason::Error
+            | FinishReason::PermissionDenied
+            | FinishReason::Refused
+            | FinishReason::BudgetExhausted => Self::Finished(reason),
+        }
+    }
+
+    pub(super) fn failed(
+        reason: FinishReason,
+        code: TurnErrorCode,
+        message: String,
+        details: Option<serde_json::Value>,
+    ) -> Self {
+        let retryable = match code {
+            TurnErrorCode::ProviderUnavailable
+            | TurnErrorCode::ProviderTimeout
+            | TurnErrorCode::BudgetExhausted
+            | TurnErrorCode::MaxTokens
+            | TurnErrorCode::Interrupted
+            | TurnErrorCode::InsufficientStorage => true,
+            TurnErrorCode::ProviderError
+            | TurnErrorCode::Canceled
+            | TurnErrorCode::PermissionDenied
+            | TurnErrorCode::Internal => false,
+        };
+        Self::Failed(reason, Box::new(TurnError { code, message, retryable, details }))
+    }
+
+    pub(super) fn internal() -> Self {
+        let message = "the server failed; its log has the cause under this turn's id".into();
+        Self::failed(FinishReason::Error, TurnErrorCode::Internal, message, None)
+    }
+
+    /// The turn was cancelled, or the server is shutting down.
+    pub(super) fn canceled(running: &Running) -> Self {
+        if running.is_interrupted() {
+            let message = "the server was stopped while this turn ran; send the message again or another one".into();
+            return Self::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
+        }
+        Self::failed(FinishReason::Canceled, TurnErrorCode::Canceled, "the turn was cancelled".into(), None)
+    }
+}
+
+/// A failure of the store ends the turn.
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        if error.code() == Code::InsufficientStorage {
+            let message = "the disk of the data directory is full; free some room and send the message again".into();
+            return Self::failed(FinishReason::Error, TurnErrorCode::InsufficientStorage, message, None);
+        }
+        tracing::error!(error = %error, cause = ?error.cause(), "the turn failed");
+        Self::internal()
+    }
+}
