@@ -108,7 +108,7 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(2..))]
     pub versions_kept: u64,
     /// Above so many bytes of their contents the older half of the versions is given up.
-    #[arg(long, env = "OPENCODE_VERSIONS_BYTES", default_value_t = 8 * 1024 * 1024 * 1024, global = true)]
+    #[arg(long, env = "OPENCODE_VERSIONS_BYTES", default_value_t = 2 * 1024 * 1024 * 1024, global = true)]
     pub versions_bytes: u64,
     /// Keys and addresses of model providers.
     #[command(flatten)]

@@ -11,11 +11,9 @@ use std::{
 };
 
 use git2::Oid;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::{OnceCell, OwnedMutexGuard, oneshot, watch},
-};
+use tokio::sync::{OnceCell, OwnedMutexGuard, oneshot, watch};
 
+mod hear;
 mod record;
 
 use record::prepare;
@@ -33,8 +31,6 @@ use super::{
 
 /// How long a turn waits for a version at most.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
-/// How long changes from outside may go on before they are looked at.
-const SETTLE: Duration = Duration::from_millis(300);
 /// How long a request waits for the baseline of a workspace that has none yet.
 const BASELINE_WAIT: Duration = Duration::from_secs(20);
 
@@ -152,40 +148,6 @@ impl OpenCode {
         });
     }
 
-    /// Takes a version when files were changed from outside, until the server ends.
-    async fn hear_of_changes(&self) {
-        let Ok(engine) = self.engine().await else { return };
-        let Some(watch) = engine.watch() else { return };
-        let Ok(fd) = watch.fd().try_clone_to_owned() else { return };
-        // What is deprecated is that a descriptor could be closed behind its back: this one is its own.
-        #[allow(deprecated, reason = "the descriptor is owned by what watches it")]
-        let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else { return };
-        loop {
-            tokio::select! {
-                ready = fd.readable() => match ready {
-                    Ok(mut ready) => ready.clear_ready(),
-                    Err(_) => return,
-                },
-                () = self.0.stopping.cancelled() => return,
-            }
-            if !watch.hear() {
-                continue;
-            }
-            // Changes come in crowds.
-            tokio::select! {
-                () = tokio::time::sleep(SETTLE) => {}
-                () = self.0.stopping.cancelled() => return,
-            }
-            // What a turn changes is told when it ends.
-            if self.running().is_none()
-                && watch.hear()
-                && let Err(error) = self.take_and_record(Take::new(VersionCause::Outside)).await
-            {
-                tracing::warn!(error = %error, cause = ?error.cause(), "changes from outside have no version");
-            }
-        }
-    }
-
     /// Waits until the session has its baseline, and answers its version.
     pub(super) async fn baseline(&self) -> Result<VersionRow> {
         let mut baseline = self.0.snapshots.baseline.subscribe();
@@ -247,7 +209,11 @@ impl OpenCode {
             let list = match tree {
                 Some(tree) if tree != looked.tree => {
                     let lacks: [&[Lack]; 2] = [&carried, &looked.lacks];
-                    engine.compare((tree, looked.tree), Ask::names(), &lacks, |compared| Ok(compared.list))?
+                    match engine.compare((tree, looked.tree), Ask::names(), &lacks, |compared| Ok(compared.list)) {
+                        // Somebody took the objects away: what is there now is all that can be told.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                        list => list?,
+                    }
                 }
                 Some(_) | None => Vec::new(),
             };
@@ -392,6 +358,7 @@ pub(super) fn failed(error: io::Error) -> Error {
             Error::new(Code::InsufficientStorage, "the disk of the data directory is full; nothing was changed")
                 .retry_after(Duration::from_secs(5))
         }
+        io::ErrorKind::NotFound => Error::new(Code::NotFound, "the content of that version is gone"),
         io::ErrorKind::Interrupted => {
             Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1))
         }

@@ -34,12 +34,11 @@ pub(super) struct Keeper<'a> {
 }
 
 impl Objects {
-    /// Opens the store, which is made if it is missing or broken, and borrows from the user's repository if there is
+    /// Opens the store, which is made if it is missing, and borrows from the user's repository if there is
     /// one (its folder of objects).
     pub(super) fn open(folder: &Path, borrowed: Option<&Path>) -> io::Result<Self> {
         let objects = Self { folder: folder.to_owned() };
-        if Repository::open_bare(folder).is_err() {
-            let _ = fs::remove_dir_all(folder);
+        if !folder.join("HEAD").exists() {
             let mut options = git2::RepositoryInitOptions::new();
             options.bare(true).external_template(false).no_reinit(false);
             Repository::init_opts(folder, &options).map_err(failed)?;
@@ -186,5 +185,10 @@ pub(super) fn end(hash: Sha1) -> Oid {
 pub(super) fn failed(error: git2::Error) -> io::Error {
     // libgit2 has no code for a full disk; its message ends in what the system said.
     let full = error.message().contains("No space left") || error.message().contains("Disk quota exceeded");
-    io::Error::new(if full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other }, error)
+    let kind = match error.code() {
+        git2::ErrorCode::NotFound => io::ErrorKind::NotFound,
+        _ if full => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
