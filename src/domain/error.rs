@@ -23,8 +23,14 @@ pub enum Code {
     StaleTurn,
     /// No model is configured.
     NoModel,
+    /// A file or directory is in the way.
+    AlreadyExists,
+    /// What the request depends on is not so; the detail has what is.
+    PreconditionFailed,
     /// Over a limit, which the detail names.
     TooLarge,
+    /// The piece that was asked for begins behind the end.
+    RangeNotSatisfiable,
     /// A fault of ours.
     Internal,
     /// The operation is not served yet.
@@ -48,7 +54,10 @@ impl Code {
             Self::AgentBusy => "agent_busy",
             Self::StaleTurn => "stale_turn",
             Self::NoModel => "no_model",
+            Self::AlreadyExists => "already_exists",
+            Self::PreconditionFailed => "precondition_failed",
             Self::TooLarge => "too_large",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::Internal => "internal",
             Self::Unimplemented => "unimplemented",
             Self::Unavailable => "unavailable",
@@ -68,7 +77,10 @@ impl Code {
             | Self::PermissionDenied
             | Self::StaleTurn
             | Self::NoModel
+            | Self::AlreadyExists
+            | Self::PreconditionFailed
             | Self::TooLarge
+            | Self::RangeNotSatisfiable
             | Self::Internal
             | Self::Unimplemented => false,
         }
@@ -126,6 +138,12 @@ impl Error {
         message.truncate(message.floor_char_boundary(MAX_DETAIL));
         let detail = format!("{field}: {message}");
         Self { fields: vec![FieldError { field, message }], ..Self::new(Code::InvalidArgument, detail) }
+    }
+
+    /// The same error, of which that field is the reason.
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        self.fields.push(FieldError { field: field.into(), message: self.detail.clone() });
+        self
     }
 
     /// Nothing of that kind has this name.

@@ -4,6 +4,7 @@ mod agent;
 mod cursor;
 mod error;
 mod event;
+mod file;
 mod follow;
 mod health;
 mod id;
@@ -40,6 +41,10 @@ pub use event::{
     ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted,
     TurnStarted,
 };
+pub use file::{
+    Conditions, DeleteFile, Encoding, FileContent, FileInfo, FileList, FileText, FileWritten, ListFiles, NewContent,
+    RawFile, ReadFile, Upload, WriteFile, WriteRaw,
+};
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};
 pub use id::{MessageId, SessionId, ToolCallId, TurnId};
@@ -71,6 +76,8 @@ pub struct Settings {
     pub retention: Retention,
     /// What a turn may use.
     pub limits: TurnLimits,
+    /// Most bytes of a file that a client writes.
+    pub max_file_bytes: u64,
 }
 
 /// What a turn may use; reaching a limit ends it with `budget_exhausted`.

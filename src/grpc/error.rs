@@ -23,7 +23,9 @@ fn grpc_code(code: Code) -> GrpcCode {
             GrpcCode::Unimplemented
         }
         Code::AgentBusy | Code::StaleTurn | Code::NoModel => GrpcCode::FailedPrecondition,
-        Code::TooLarge => GrpcCode::OutOfRange,
+        Code::AlreadyExists => GrpcCode::AlreadyExists,
+        Code::PreconditionFailed => GrpcCode::Aborted,
+        Code::TooLarge | Code::RangeNotSatisfiable => GrpcCode::OutOfRange,
         Code::Internal => GrpcCode::Internal,
         Code::Unavailable => GrpcCode::Unavailable,
         Code::InsufficientStorage => GrpcCode::ResourceExhausted,

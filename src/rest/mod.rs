@@ -5,17 +5,22 @@ mod agent;
 pub(crate) mod error;
 mod event;
 mod extract;
+mod file;
 mod health;
 mod message;
 mod model;
 pub(crate) mod openapi;
 mod page;
+mod range;
+mod raw;
 mod session;
 mod shape;
 mod sse;
 mod turn;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use std::time::Duration;
+
+use axum::{Extension, Router, extract::DefaultBodyLimit};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::domain::OpenCode;
@@ -38,13 +43,18 @@ fn api() -> OpenApiRouter<OpenCode> {
         .routes(routes!(agent::get_agent_status))
         .routes(routes!(agent::set_model))
         .routes(routes!(model::list_models))
+        .routes(routes!(file::list_files))
+        .routes(routes!(file::read_file, file::write_file, file::delete_file))
+        .routes(routes!(raw::read_raw, raw::head_raw, raw::write_raw, raw::delete_raw))
 }
 
 /// The REST routes, the documentation and the page.
-pub(crate) fn router(domain: OpenCode, max_body_bytes: usize) -> Router {
+pub(crate) fn router(domain: OpenCode, max_body_bytes: usize, stall: Duration) -> Router {
     let (api, _) = api().split_for_parts();
-    api.method_not_allowed_fallback(error::method_not_allowed)
+    api.merge(file::fixed())
+        .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(Extension(raw::Stall(stall)))
         .with_state(domain)
         .merge(page::router())
 }

@@ -124,7 +124,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 
 /// The one router. Both listeners serve clones of it.
 fn router(domain: &OpenCode, config: &Config) -> Result<Router, String> {
-    let rest = rest::router(domain.clone(), config.max_body_bytes);
+    let rest = rest::router(domain.clone(), config.max_body_bytes, Duration::from_secs(config.stall_seconds));
     let grpc = grpc::router(domain.clone(), config.max_body_bytes);
     let mut app = rest
         .merge(grpc)
@@ -208,6 +208,12 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "x-grpc-web",
                 "x-user-agent",
                 "grpc-timeout",
+                "if-match",
+                "if-none-match",
+                "if-modified-since",
+                "if-unmodified-since",
+                "if-range",
+                "range",
             ]))
             .expose_headers(names(&[
                 "location",
@@ -218,6 +224,10 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "grpc-status",
                 "grpc-message",
                 "grpc-status-details-bin",
+                "etag",
+                "accept-ranges",
+                "content-range",
+                "content-disposition",
             ]))
             .max_age(Duration::from_secs(600)),
     ))

@@ -12,12 +12,22 @@ use std::{
 use git2::Repository;
 use rustix::fs::OFlags;
 
+mod ahead;
 mod beneath;
+mod change;
+mod facts;
+mod list;
 mod path;
+mod place;
+mod rules;
+mod tag;
 mod walk;
 
-use self::{beneath::Jail, path::in_git};
+use self::{beneath::Jail, path::in_git, tag::Tags};
 pub(super) use self::{
+    change::{Changed, Incoming, Written},
+    facts::{Facts, HEAD},
+    list::Wanted,
     path::{PathError, Problem, RelativePath},
     walk::Globs,
 };
@@ -33,6 +43,7 @@ struct Inner {
     given: PathBuf,
     jail: Jail,
     writing: Mutex<()>,
+    tags: Tags,
 }
 
 impl Workspace {
@@ -42,7 +53,7 @@ impl Workspace {
         let given = std::path::absolute(root)?;
         let root = root.canonicalize()?;
         let jail = Jail::open(&root)?;
-        Ok(Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()), tags: Tags::default() })))
     }
 
     /// Its absolute path, without links.
@@ -58,6 +69,11 @@ impl Workspace {
     /// A path that a client named: relative, without `.` and `..`.
     pub(super) fn for_client(&self, path: &str) -> DomainResult<RelativePath> {
         Ok(RelativePath::from_client(path)?)
+    }
+
+    /// The same, of a name that need not be UTF-8.
+    pub(super) fn for_client_bytes(&self, path: &[u8]) -> DomainResult<RelativePath> {
+        Ok(RelativePath::from_bytes(path)?)
     }
 
     /// Makes checking a file and writing it one step, among all that write through here. Not to be held across an
@@ -118,7 +134,13 @@ impl Workspace {
         if in_git(&place.canonical) {
             return Err(PathError::new(path.to_string(), Problem::Git));
         }
-        place.replace(content).map_err(|error| PathError::io(path, error))?;
+        let put = || {
+            let old = place.replaceable()?;
+            let mut staged = place.stage()?;
+            staged.write(content)?;
+            place.commit(staged, old.as_ref())
+        };
+        put().map_err(|error| PathError::io(path, error))?;
         Ok(place.canonical)
     }
 

@@ -44,13 +44,16 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 10] = [
+pub const CODES: [(&str, u16, tonic::Code); 13] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
     ("agent_busy", 409, tonic::Code::FailedPrecondition),
     ("stale_turn", 409, tonic::Code::FailedPrecondition),
     ("no_model", 409, tonic::Code::FailedPrecondition),
+    ("already_exists", 409, tonic::Code::AlreadyExists),
+    ("precondition_failed", 412, tonic::Code::Aborted),
+    ("range_not_satisfiable", 416, tonic::Code::OutOfRange),
     ("too_large", 413, tonic::Code::OutOfRange),
     ("unimplemented", 501, tonic::Code::Unimplemented),
     ("unavailable", 503, tonic::Code::Unavailable),
