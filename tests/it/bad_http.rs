@@ -65,8 +65,9 @@ async fn paths_and_methods_that_there_are_not() {
         "/messages/a/parts/0/more",
         "/session/reset/now",
         "/agent",
-        "/files",
-        "/files/a.txt",
+        "/files/changes",
+        "/raw",
+        "/raw/",
         "/capabilities",
         "/docs/nothing.js",
         "/..%2f..%2fetc/passwd",
@@ -84,7 +85,7 @@ async fn paths_and_methods_that_there_are_not() {
     let document: Value = serde_json::from_str(&opencode_api::openapi()).expect("JSON");
     let mut served: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
-        let path = path.replace("{id}", "a").replace("{index}", "0");
+        let path = path.replace("{id}", "a").replace("{index}", "0").replace("{path}", "a/b");
         let methods = methods.as_object().expect("methods").keys().map(|method| method.to_uppercase());
         served.insert(path, methods.collect());
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 15] = [
+const OPTIONAL: [&str; 17] = [
     "parent_session_id",
     "summary_message_id",
     "turn_id",
@@ -19,6 +19,8 @@ const OPTIONAL: [&str; 15] = [
     "base64_data",
     "cursor",
     "finish_reason",
+    "etag",
+    "mime_type",
 ];
 
 /// Texts that hold JSON.
@@ -75,7 +77,8 @@ fn object(fields: Map<String, Value>) -> Value {
         }
     }
     // A size is told of what is cut, and always of a file.
-    if found.get("size") == Some(&json!(0)) && !found.contains_key("mime_type") {
+    let is_file = found.contains_key("mime_type") || found.contains_key("is_directory");
+    if found.get("size") == Some(&json!(0)) && !is_file {
         found.remove("size");
     }
     part(found)

@@ -20,8 +20,8 @@ pub enum Door {
 /// A client of one door.
 #[derive(Clone)]
 pub struct Client {
-    door: Door,
-    rest: Rest,
+    pub(super) door: Door,
+    pub(super) rest: Rest,
     rpc: Rpc,
 }
 
@@ -226,7 +226,7 @@ impl Client {
         whole(Answer::of(request).await)
     }
 
-    async fn unary(&self, name: &str, request: Value) -> Outcome {
+    pub(super) async fn unary(&self, name: &str, request: Value) -> Outcome {
         let (message, metadata) = self.rpc.unary(name, &request).await.map_err(|status| refused(&status))?;
         let mut body = alike(message);
         // What is wrapped here is the body itself there.
@@ -255,7 +255,7 @@ impl Client {
     }
 }
 
-fn whole(answer: Answer) -> Outcome {
+pub(super) fn whole(answer: Answer) -> Outcome {
     let cursor = answer.header("event-cursor").map(str::to_owned);
     match answer.status {
         200 => Ok(Reply { body: answer.ok(), cursor }),
@@ -267,7 +267,7 @@ fn whole(answer: Answer) -> Outcome {
     }
 }
 
-fn refusal(answer: Answer) -> Refusal {
+pub(super) fn refusal(answer: Answer) -> Refusal {
     let status = answer.status;
     let code = serde_json::from_slice::<Value>(&answer.body).expect("a problem")["code"].clone();
     let problem = answer.problem(status, text(&code));
