@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     Extension,
-    body::Body,
+    body::{Body, BodyDataStream},
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
@@ -22,10 +22,14 @@ use super::{
     file::{DeleteFileParams, conditions, etag, name, written},
     range::{Piece, piece},
 };
-use crate::domain::{Code, DeleteFile, Error, FileInfo, OpenCode, RawFile, WriteRaw};
+use crate::domain::{Code, DeleteFile, Error, FileInfo, FileWritten, OpenCode, RawFile, WriteRaw};
 
 /// What RFC 8187 lets stand as it is.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
+
+/// Bytes of a refused upload that are taken all the same, and how long that may take.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How long an upload may send nothing.
 #[derive(Clone, Copy)]
@@ -119,22 +123,49 @@ pub(super) async fn write_raw(
         create_dirs: params.create_dirs.unwrap_or(false),
         conditions: conditions(headers)?,
     };
-    let mut upload = domain.write_raw(wish).await?;
+    // Who asked first whether to send at all sends nothing that has to be taken.
+    let asked = headers.contains_key(header::EXPECT);
     let mut bytes = request.into_body().into_data_stream();
+    let taken = receive(&domain, wish, &mut bytes, patience).await;
+    if taken.is_err() && !asked {
+        // Many clients look at the answer only when they have sent all: with the connection closed in the middle they
+        // would not learn what was wrong.
+        let _ = tokio::time::timeout(LINGER, discard(&mut bytes)).await;
+    }
+    Ok(written(taken?))
+}
+
+async fn receive(
+    domain: &OpenCode,
+    wish: WriteRaw,
+    bytes: &mut BodyDataStream,
+    patience: Duration,
+) -> Result<FileWritten> {
+    let mut upload = domain.write_raw(wish).await?;
     loop {
         match tokio::time::timeout(patience, bytes.next()).await {
             Ok(Some(Ok(bytes))) => upload.write(&bytes).await?,
             Ok(Some(Err(error))) => {
                 return Err(Error::new(Code::InvalidArgument, format!("the body broke off: {error}")).into());
             }
-            Ok(None) => break,
+            Ok(None) => return Ok(upload.finish().await?),
             Err(_) => {
                 let detail = format!("nothing of the body came within {patience:?}");
                 return Err(Error::new(Code::InvalidArgument, detail).into());
             }
         }
     }
-    Ok(written(upload.finish().await?))
+}
+
+/// Takes what is sent and keeps none of it, up to a bound.
+async fn discard(bytes: &mut BodyDataStream) {
+    let mut left = MAX_DISCARDED;
+    while let Some(Ok(bytes)) = bytes.next().await {
+        match left.checked_sub(bytes.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Deletes a file, a link itself, or a directory, also one whose name is not UTF-8.

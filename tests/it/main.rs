@@ -19,6 +19,7 @@ mod files;
 mod files_jail;
 mod files_races;
 mod files_raw;
+mod files_write;
 mod frames;
 mod full_disk;
 mod messages;

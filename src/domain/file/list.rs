@@ -84,6 +84,7 @@ impl OpenCode {
             exclude: globs("exclude_patterns", &wish.exclude_patterns)?,
             after,
             ahead: limit as usize + 1,
+            ..Wanted::default()
         };
         // Before the files are looked at, so that they hold every event up to there.
         let as_of = self.read(|_| Ok(())).await?.as_of;

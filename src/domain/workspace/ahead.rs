@@ -86,7 +86,7 @@ impl<'a> Ahead<'a> {
             match std::mem::replace(&mut state.slots[slot], Slot::Taken) {
                 Slot::Found(folder) => {
                     drop(state);
-                    let items = self.listing.read(&folder).unwrap_or_default();
+                    let items = self.listing.look(&folder);
                     return self.note(&mut self.lock(), items);
                 }
                 Slot::Reading => {
@@ -117,7 +117,7 @@ impl<'a> Ahead<'a> {
             match std::mem::replace(&mut state.slots[slot], Slot::Reading) {
                 Slot::Found(folder) => {
                     drop(state);
-                    let items = self.listing.read(&folder).unwrap_or_default();
+                    let items = self.listing.look(&folder);
                     state = self.lock();
                     let works = self.note(&mut state, items);
                     state.ready += works.len();

@@ -6,6 +6,7 @@ use std::{
     ffi::{CString, OsStr},
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rustix::{
@@ -36,6 +37,12 @@ pub(crate) struct Wanted {
     pub patterns: Option<Globs>,
     /// Leave out what matches, and what is below such directories. Relative to the root.
     pub exclude: Globs,
+    /// The globs are relative to the start instead.
+    pub exclude_below: bool,
+    /// Look at `.ignore` files too, as search tools do.
+    pub dot_ignore: bool,
+    /// So many names below the start at most.
+    pub max_depth: Option<usize>,
     /// Only paths after this one, below the start, in byte order.
     pub after: Vec<u8>,
     /// So many are looked at ahead of those that were taken.
@@ -79,17 +86,19 @@ pub(super) struct Listing<'a> {
     named: PathBuf,
     /// Whether ignore rules and `.git` are looked at.
     choosy: bool,
+    /// Directories that could not be read.
+    unreadable: AtomicUsize,
 }
 
 impl Workspace {
     /// Lists a directory in byte order of the paths. `visit` is given each entry until it answers false. Directories
-    /// that cannot be read, such as those that are gone meanwhile, are shown and have nothing in them. Blocks.
+    /// that cannot be read, such as those that are gone meanwhile, are shown and have nothing in them; their number is the answer. Blocks.
     pub(crate) fn list(
         &self,
         start: &RelativePath,
         wanted: &Wanted,
         visit: &mut dyn FnMut(Entry) -> bool,
-    ) -> Result<(), PathError> {
+    ) -> Result<usize, PathError> {
         let fail = |error: Errno| PathError::io(start, error.into());
         let jail = self.0.jail.below(start.as_path()).map_err(|error| match error {
             // Of a listing this means that the path itself is a file, or one before it.
@@ -102,15 +111,15 @@ impl Workspace {
         let choosy = wanted.recursive && !in_git(&canonical);
         let obeys = choosy && !wanted.include_ignored;
         let above = match canonical.parent() {
-            Some(parent) if obeys && !is_root => rules::down_to(&self.0.jail, parent),
+            Some(parent) if obeys && !is_root => rules::down_to(&self.0.jail, parent, wanted.dot_ignore),
             Some(_) | None => None,
         };
         let canonical = if is_root { Vec::new() } else { canonical.as_os_str().as_bytes().to_vec() };
-        let named = if start.is_root() { PathBuf::new() } else { start.as_path().to_owned() };
-        let listing = Listing { wanted, jail, canonical, named, choosy };
+        let named = if start.is_root() || wanted.exclude_below { PathBuf::new() } else { start.as_path().to_owned() };
+        let listing = Listing { wanted, jail, canonical, named, choosy, unreadable: AtomicUsize::new(0) };
         let first = listing.read(&Folder { path: PathBuf::new(), above, after: wanted.after.clone() }).map_err(fail)?;
         Ahead::new(&listing, wanted.ahead).run(first, visit);
-        Ok(())
+        Ok(listing.unreadable.into_inner())
     }
 }
 
@@ -118,7 +127,14 @@ impl Workspace {
 pub(super) fn everything(jail: &Jail) -> Result<Vec<(PathBuf, bool)>, Errno> {
     let wanted = Wanted { recursive: true, include_ignored: true, ahead: usize::MAX, ..Wanted::default() };
     let jail = jail.below(Path::new("."))?;
-    let listing = Listing { wanted: &wanted, jail, canonical: Vec::new(), named: PathBuf::new(), choosy: false };
+    let listing = Listing {
+        wanted: &wanted,
+        jail,
+        canonical: Vec::new(),
+        named: PathBuf::new(),
+        choosy: false,
+        unreadable: AtomicUsize::new(0),
+    };
     let first = listing.read(&Folder { path: PathBuf::new(), above: None, after: Vec::new() })?;
     let mut found = Vec::new();
     Ahead::new(&listing, wanted.ahead).run(first, &mut |entry| {
@@ -132,6 +148,14 @@ impl Listing<'_> {
     /// Whether reading ahead is worth it.
     pub(super) fn is_deep(&self) -> bool {
         self.wanted.recursive
+    }
+
+    /// The same as [`Self::read`], of a directory further down: one that cannot be read is counted, and has nothing in it.
+    pub(super) fn look(&self, folder: &Folder) -> Vec<Item> {
+        self.read(folder).unwrap_or_else(|_| {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            Vec::new()
+        })
     }
 
     /// Reads a directory: its entries in order, and where what is below them comes.
@@ -152,11 +176,12 @@ impl Listing<'_> {
         let rules = if self.choosy && !self.wanted.include_ignored {
             let has = |name: &str| names.iter().any(|(own, _)| own.as_bytes() == name.as_bytes());
             // The root's rules are its own; a repository further down begins anew.
-            rules::enter(above.clone(), directory.as_fd(), &canonical, has)
+            rules::enter(above.clone(), directory.as_fd(), &canonical, self.wanted.dot_ignore, has)
         } else {
             None
         };
 
+        let deep = path.components().count() + 1;
         let after = after.as_slice();
         let mut chosen: Vec<(Vec<u8>, CString, FileType, bool)> = Vec::with_capacity(names.len());
         for (name, mut kind) in names {
@@ -170,7 +195,7 @@ impl Listing<'_> {
             let inside = [below.as_slice(), b"/"].concat();
             let (show, mut descend) =
                 (below.as_slice() > after, inside.as_slice() > after || after.starts_with(&inside));
-            descend &= self.wanted.recursive;
+            descend &= self.wanted.recursive && self.wanted.max_depth.is_none_or(|depth| deep < depth);
             if !show && !descend {
                 continue;
             }

@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 mod ahead;
 mod beneath;
 mod change;
+mod escape;
 mod facts;
 mod list;
 mod path;
@@ -54,6 +55,14 @@ impl Workspace {
         let root = root.canonicalize()?;
         let jail = Jail::open(&root)?;
         Ok(Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()), tags: Tags::default() })))
+    }
+
+    /// The same for tests, of both ways to resolve a path.
+    #[cfg(test)]
+    fn open_for_test(root: &Path, by_hand: bool) -> Self {
+        let jail = if by_hand { Jail::by_hand(root).unwrap() } else { Jail::open(root).unwrap() };
+        let (root, given) = (root.to_owned(), root.to_owned());
+        Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()), tags: Tags::default() }))
     }
 
     /// Its absolute path, without links.

@@ -1,5 +1,5 @@
 //! Which files git ignores, from the root down: `.gitignore` at each level, the nearest first, and then
-//! `.git/info/exclude`. What is above the root, and the user's own settings, do not count.
+//! `.git/info/exclude`; for tools also `.ignore`, which goes before the `.gitignore` beside it. What is above the root, and the user's own settings, do not count.
 
 use std::{
     ffi::OsStr,
@@ -54,22 +54,31 @@ impl Rules {
 
 /// What holds in a directory (open; `path` canonical, empty for the root), of which `has` tells whether it has an entry
 /// of that name. A repository in the workspace begins anew, as git has it: rules from above end there.
-pub(super) fn enter(above: InForce, directory: BorrowedFd<'_>, path: &[u8], has: impl Fn(&str) -> bool) -> InForce {
+pub(super) fn enter(
+    above: InForce,
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    dot_ignore: bool,
+    has: impl Fn(&str) -> bool,
+) -> InForce {
     let base = if path.is_empty() { 0 } else { path.len() + 1 };
     let mut rules = above;
     if has(".git") {
         rules = read(directory, &[".git", "info"], "exclude").map(|own| Arc::new(Rules { above: None, base, own }));
     }
-    if has(".gitignore")
-        && let Some(own) = read(directory, &[], ".gitignore")
-    {
-        rules = Some(Arc::new(Rules { above: rules, base, own }));
+    for name in [".gitignore", ".ignore"] {
+        if (dot_ignore || name == ".gitignore")
+            && has(name)
+            && let Some(own) = read(directory, &[], name)
+        {
+            rules = Some(Arc::new(Rules { above: rules, base, own }));
+        }
     }
     rules
 }
 
 /// What holds in a directory of which only the canonical path is known: its own rules and all above, read one by one.
-pub(super) fn down_to(root: &Jail, path: &Path) -> InForce {
+pub(super) fn down_to(root: &Jail, path: &Path, dot_ignore: bool) -> InForce {
     let mut rules = None;
     let mut sofar = Path::new("").to_owned();
     let mut names = path.iter();
@@ -78,7 +87,7 @@ pub(super) fn down_to(root: &Jail, path: &Path) -> InForce {
         // What is gone or barred has no rules; listing it will tell.
         let Ok(directory) = root.open_plain(here, OFlags::PATH | OFlags::DIRECTORY) else { return rules };
         let has = |name: &str| rustix::fs::statat(&directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        rules = enter(rules, directory.as_fd(), sofar.as_os_str().as_bytes(), has);
+        rules = enter(rules, directory.as_fd(), sofar.as_os_str().as_bytes(), dot_ignore, has);
         match names.next() {
             Some(name) => sofar.push(name),
             None => return rules,
