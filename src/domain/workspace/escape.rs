@@ -99,7 +99,7 @@ mod tests {
                 let _ = symlink(target.replace('\0', ""), root.join(place).join(format!("l{number}")));
             }
             let before = outside(folder.path());
-            let workspace = Workspace::open_for_test(&root, by_hand);
+            let workspace = Workspace::open_for_test(&root, by_hand).unwrap();
             for path in &paths {
                 let told = [
                     use_all(&workspace, RelativePath::from_bytes(path.as_bytes())),

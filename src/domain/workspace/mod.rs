@@ -59,10 +59,10 @@ impl Workspace {
 
     /// The same for tests, of both ways to resolve a path.
     #[cfg(test)]
-    fn open_for_test(root: &Path, by_hand: bool) -> Self {
-        let jail = if by_hand { Jail::by_hand(root).unwrap() } else { Jail::open(root).unwrap() };
+    fn open_for_test(root: &Path, by_hand: bool) -> io::Result<Self> {
+        let jail = if by_hand { Jail::by_hand(root) } else { Jail::open(root) }?;
         let (root, given) = (root.to_owned(), root.to_owned());
-        Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()), tags: Tags::default() }))
+        Ok(Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()), tags: Tags::default() })))
     }
 
     /// Its absolute path, without links.
