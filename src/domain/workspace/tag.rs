@@ -185,6 +185,13 @@ mod tests {
         assert!(!figures.settled(metadata.modified().unwrap()));
         assert!(figures.settled(metadata.modified().unwrap() + Duration::from_millis(60)));
         let tags = Tags::default();
+        let now = File::open(&path).unwrap();
+        now.set_modified(SystemTime::now()).unwrap();
+        tags.of(&now).unwrap();
+        let fresh = Figures::of(&now.metadata().unwrap());
+        assert!(tags.known(&fresh).is_none(), "what changed just now is not remembered");
+        fs::File::options().write(true).open(&path).unwrap().set_modified(metadata.modified().unwrap()).unwrap();
+        let figures = Figures::of(&fs::metadata(&path).unwrap());
         tags.remember(figures, [7; 16]);
         assert_eq!(tags.of(&File::open(&path).unwrap()).unwrap().0, "07".repeat(16), "what is known is not read");
     }
