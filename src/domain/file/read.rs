@@ -2,7 +2,11 @@
 
 use std::{
     fs::File,
-    os::unix::{ffi::OsStrExt, fs::FileExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt},
+    },
+    time::Duration,
 };
 
 use super::{Conditions, Current, Encoding, FileInfo};
@@ -81,7 +85,8 @@ impl OpenCode {
                     return Ok(FileContent { text: Some(text(content, wish.encoding)?), file_info: info });
                 }
             }
-            Err(Error::new(Code::Unavailable, format!("{:?} changes all the time: try again", path.to_string())))
+            let detail = format!("{:?} changes all the time: try again", path.to_string());
+            Err(Error::new(Code::Unavailable, detail).retry_after(Duration::from_secs(1)))
         })
         .await
     }

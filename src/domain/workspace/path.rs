@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use super::super::error::{Code, Error};
@@ -216,7 +217,9 @@ impl From<PathError> for Error {
             Problem::NotFound => Code::NotFound,
             Problem::TooLarge(_) => Code::TooLarge,
             Problem::NoRoom => Code::InsufficientStorage,
-            Problem::Uncertain => Code::Unavailable,
+            Problem::Uncertain => {
+                return Self::new(Code::Unavailable, error.to_string()).retry_after(Duration::from_secs(1));
+            }
             Problem::Io(_) => return Self::internal(error),
         };
         Self::new(code, error.to_string())
@@ -260,6 +263,15 @@ mod tests {
         }
         for text in ["/abs", "..", "a/../b", "../../etc"] {
             assert_eq!(code(text), Some(Code::PermissionDenied), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_go_well_the_next_time_says_so() {
+        for errno in [rustix::io::Errno::AGAIN, rustix::io::Errno::MFILE] {
+            let error = Error::from(PathError::io(&RelativePath::root(), errno.into()));
+            assert_eq!((error.code(), error.code().retryable()), (Code::Unavailable, true));
+            assert!(error.retry_after_hint().is_some());
         }
     }
 
