@@ -196,7 +196,17 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin.1));
         assert!(list(&answer, "access-control-allow-methods").contains("patch"));
         let allowed = list(&answer, "access-control-allow-headers");
-        for name in ["content-type", "authorization", "last-event-id", "prefer", "x-grpc-web", "grpc-timeout"] {
+        for name in [
+            "content-type",
+            "authorization",
+            "last-event-id",
+            "prefer",
+            "x-grpc-web",
+            "grpc-timeout",
+            "if-match",
+            "if-none-match",
+            "range",
+        ] {
             assert!(allowed.contains(name), "{name} is not in {allowed:?}");
         }
         assert!(list(&answer, "vary").contains("origin"), "{:?}", answer.headers);
@@ -206,7 +216,17 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         let answer = send(&server, "GET", path, &[origin], "").await;
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin.1), "{path}");
         let exposed = list(&answer, "access-control-expose-headers");
-        for name in ["x-request-id", "event-cursor", "location", "retry-after", "grpc-status", "grpc-message"] {
+        for name in [
+            "x-request-id",
+            "event-cursor",
+            "location",
+            "retry-after",
+            "grpc-status",
+            "grpc-message",
+            "etag",
+            "content-range",
+            "content-disposition",
+        ] {
             assert!(exposed.contains(name), "{name} is not in {exposed:?}");
         }
     }

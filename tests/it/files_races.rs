@@ -16,7 +16,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
 use crate::{
-    support::{Door, Server, Setup, files::route},
+    support::{
+        Dialect, Door, Model, Server, Setup,
+        files::route,
+        model::{call, text},
+    },
     through_every_door,
 };
 
@@ -78,8 +82,8 @@ fn outside(server: &Server) -> Vec<(String, String)> {
     found
 }
 
-async fn a_folder_that_is_swapped_for_a_link(door: Door) {
-    let setup = Setup::new();
+/// A folder with files in the workspace, a like one outside, and a link to that.
+fn prepare(setup: &Setup) {
     fs::create_dir_all(setup.folder("outside/below")).expect("folders");
     for name in ["file", "below/file", "below/secret-name"] {
         fs::write(setup.folder("outside").join(name), SECRET).expect("a file");
@@ -89,6 +93,45 @@ async fn a_folder_that_is_swapped_for_a_link(door: Door) {
         fs::write(setup.workspace().join("top/swapped").join(name), "inside").expect("a file");
     }
     symlink("../../outside", setup.workspace().join("top/other")).expect("a link");
+}
+
+#[tokio::test]
+async fn tools_stay_inside_too() {
+    let model = Model::start(Dialect::OpenAi, []).await;
+    let setup = Setup::with(&model);
+    prepare(&setup);
+    let server = setup.start();
+    let before = outside(&server);
+    let calls = (0..15).flat_map(|number| {
+        vec![
+            call("ls", &json!({"path": "top"})),
+            call("ls", &json!({"path": "top/swapped"})),
+            call("glob", &json!({"pattern": "**/*"})),
+            call("grep", &json!({"pattern": "outsid[e]"})),
+            call("view", &json!({"path": "top/swapped/below/file"})),
+            call("write", &json!({"path": format!("top/swapped/new-{number}/x"), "content": "inside"})),
+        ]
+    });
+    model.then(calls.collect());
+    model.then(vec![text("Done.")]);
+    let swapping = Swapping::start(&server.workspace());
+    let sent = server.rest.ask("Look around.").await;
+    drop(swapping);
+    assert_eq!(sent["turn"]["finish_reason"], "end_turn");
+    let messages = server.rest.messages().await;
+    let tool = messages.iter().find(|message| message["role"] == "tool").expect("results");
+    let results = tool["parts"].as_array().expect("parts");
+    assert_eq!(results.len(), 90);
+    for result in results {
+        let told = result["content"].as_str().expect("content");
+        assert!(!told.contains("secret-name") && !told.contains(SECRET), "{told}");
+    }
+    assert_eq!(outside(&server), before);
+}
+
+async fn a_folder_that_is_swapped_for_a_link(door: Door) {
+    let setup = Setup::new();
+    prepare(&setup);
     let server = setup.start();
     let before = outside(&server);
     let client = server.through(door);
