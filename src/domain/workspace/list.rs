@@ -183,7 +183,7 @@ impl Listing<'_> {
 
         let deep = path.components().count() + 1;
         let after = after.as_slice();
-        let mut chosen: Vec<(Vec<u8>, CString, FileType, bool)> = Vec::with_capacity(names.len());
+        let mut chosen: Vec<(Vec<u8>, CString, bool)> = Vec::with_capacity(names.len());
         for (name, mut kind) in names {
             let bytes = name.as_bytes();
             if (self.wanted.exclude_hidden && bytes.starts_with(b"."))
@@ -214,17 +214,17 @@ impl Listing<'_> {
                 continue;
             }
             if show && self.wanted.patterns.as_ref().is_none_or(|globs| globs.matches(shown)) {
-                chosen.push((below, name.clone(), kind, false));
+                chosen.push((below, name.clone(), false));
             }
             if descend && is_directory {
-                chosen.push((inside, name, kind, true));
+                chosen.push((inside, name, true));
             }
         }
         // A directory's content comes where its name with a slash stands: `a`, `a.b`, `a/b`.
         chosen.sort_unstable_by(|a, b| a.0.cmp(&b.0));
 
         let mut items = Vec::new();
-        for (count, (key, name, kind, descend)) in chosen.iter().enumerate() {
+        for (count, (key, name, descend)) in chosen.iter().enumerate() {
             if count == self.wanted.ahead {
                 // A page holds no more than that: what the others are is not asked before somebody wants them.
                 let after = chosen[count - 1].0.clone();
@@ -238,7 +238,8 @@ impl Listing<'_> {
             }
             // What is gone by now was not there.
             let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let target = if *kind == FileType::Symlink {
+            // As it is now: it may have become something else since its name was read.
+            let target = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                 let target = rustix::fs::readlinkat(&directory, name, Vec::new());
                 target.ok().map(|target| PathBuf::from(OsStr::from_bytes(target.as_bytes())))
             } else {
