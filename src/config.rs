@@ -76,10 +76,13 @@ pub struct Config {
     /// Most bytes of a request's body.
     #[arg(long, env = "OPENCODE_MAX_BODY_BYTES", default_value_t = 16 * 1024 * 1024, global = true)]
     pub max_body_bytes: usize,
+    /// Most bytes of a file that a client writes; a file of any size comes in through PUT /raw.
+    #[arg(long, env = "OPENCODE_MAX_FILE_BYTES", default_value_t = 1024 * 1024 * 1024, global = true)]
+    pub max_file_bytes: u64,
     /// Seconds that the running turn gets to end when the server stops; connections then get 2 more at most.
     #[arg(long, env = "OPENCODE_GRACE_SECONDS", default_value_t = 5, global = true)]
     pub grace_seconds: u64,
-    /// Seconds after which a stream ends whose reader takes nothing.
+    /// Seconds after which a stream ends whose reader takes nothing, and an upload that sends nothing.
     #[arg(long, env = "OPENCODE_STALL_SECONDS", default_value_t = 60, global = true,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub stall_seconds: u64,
@@ -246,6 +249,7 @@ impl Config {
                 stored_bytes: self.versions_bytes,
             },
             limits: TurnLimits { model_calls: self.turn_model_calls, time: Duration::from_secs(self.turn_seconds) },
+            max_file_bytes: self.max_file_bytes,
         })
     }
 

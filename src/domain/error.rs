@@ -23,12 +23,16 @@ pub enum Code {
     StaleTurn,
     /// No model is configured.
     NoModel,
-    /// The state is another than the one named, which the detail tells.
+    /// A file or directory is in the way.
+    AlreadyExists,
+    /// What the request depends on is not so; the detail has what is.
     PreconditionFailed,
     /// A patch would lack something.
     PatchIncomplete,
     /// Over a limit, which the detail names.
     TooLarge,
+    /// The piece that was asked for begins behind the end.
+    RangeNotSatisfiable,
     /// A fault of ours.
     Internal,
     /// The operation is not served yet.
@@ -52,9 +56,11 @@ impl Code {
             Self::AgentBusy => "agent_busy",
             Self::StaleTurn => "stale_turn",
             Self::NoModel => "no_model",
+            Self::AlreadyExists => "already_exists",
             Self::PreconditionFailed => "precondition_failed",
             Self::PatchIncomplete => "patch_incomplete",
             Self::TooLarge => "too_large",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::Internal => "internal",
             Self::Unimplemented => "unimplemented",
             Self::Unavailable => "unavailable",
@@ -74,9 +80,11 @@ impl Code {
             | Self::PermissionDenied
             | Self::StaleTurn
             | Self::NoModel
+            | Self::AlreadyExists
             | Self::PreconditionFailed
             | Self::PatchIncomplete
             | Self::TooLarge
+            | Self::RangeNotSatisfiable
             | Self::Internal
             | Self::Unimplemented => false,
         }
@@ -153,6 +161,12 @@ impl Error {
             }
             bad.field = field;
         }
+        self
+    }
+
+    /// The same error, of which that field is the reason.
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        self.fields.push(FieldError { field: field.into(), message: self.detail.clone() });
         self
     }
 

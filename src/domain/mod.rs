@@ -5,6 +5,7 @@ mod change;
 mod cursor;
 mod error;
 mod event;
+mod file;
 mod follow;
 mod health;
 mod id;
@@ -45,6 +46,10 @@ pub use event::{
     MessageEvent, MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted,
     ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
 };
+pub use file::{
+    Conditions, DeleteFile, Encoding, FileContent, FileInfo, FileList, FileText, FileWritten, ListFiles, NewContent,
+    RawFile, ReadFile, Upload, WriteFile, WriteRaw,
+};
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};
 pub use id::{MessageId, SessionId, ToolCallId, TurnId};
@@ -83,6 +88,8 @@ pub struct Settings {
     pub limits: TurnLimits,
     /// What versions of the workspace may take.
     pub versions: VersionLimits,
+    /// Most bytes of a file that a client writes.
+    pub max_file_bytes: u64,
 }
 
 /// What a turn may use; reaching a limit ends it with `budget_exhausted`.

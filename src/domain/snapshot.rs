@@ -49,7 +49,7 @@ pub struct VersionLimits {
 
 /// What takes versions.
 pub(super) struct Snapshots {
-    engine: Arc<OnceCell<Arc<Versions>>>,
+    engine: OnceCell<Arc<Versions>>,
     /// Held while a version is taken.
     latest: Arc<tokio::sync::Mutex<Latest>>,
     /// Whether the session has its baseline.
@@ -98,12 +98,7 @@ pub(super) struct Taken {
 
 impl Snapshots {
     pub(super) fn new() -> Self {
-        Self { engine: Arc::default(), latest: Arc::default(), baseline: watch::channel(false).0 }
-    }
-
-    /// The engine for the tools, which keep what they overwrite while a first look is under way.
-    pub(super) fn engine(&self) -> Arc<OnceCell<Arc<Versions>>> {
-        Arc::clone(&self.engine)
+        Self { engine: OnceCell::new(), latest: Arc::default(), baseline: watch::channel(false).0 }
     }
 
     /// Ends a look that is under way.
@@ -125,7 +120,9 @@ impl OpenCode {
     pub(super) async fn engine(&self) -> Result<Arc<Versions>> {
         let open = || async {
             let (root, folder) = (self.0.workspace.root().to_owned(), self.0.settings.data_dir.join("versions"));
-            blocking(move || Versions::open(&root, &folder)).await.map(Arc::new)
+            let engine = blocking(move || Versions::open(&root, &folder)).await.map(Arc::new)?;
+            self.0.workspace.keep_versions(engine.clone());
+            Ok(engine)
         };
         self.0.snapshots.engine.get_or_try_init(open).await.cloned().map_err(failed)
     }

@@ -23,8 +23,9 @@ fn grpc_code(code: Code) -> GrpcCode {
             GrpcCode::Unimplemented
         }
         Code::AgentBusy | Code::StaleTurn | Code::NoModel | Code::PatchIncomplete => GrpcCode::FailedPrecondition,
+        Code::AlreadyExists => GrpcCode::AlreadyExists,
         Code::PreconditionFailed => GrpcCode::Aborted,
-        Code::TooLarge => GrpcCode::OutOfRange,
+        Code::TooLarge | Code::RangeNotSatisfiable => GrpcCode::OutOfRange,
         Code::Internal => GrpcCode::Internal,
         Code::Unavailable => GrpcCode::Unavailable,
         Code::InsufficientStorage => GrpcCode::ResourceExhausted,

@@ -4,6 +4,7 @@ mod agent;
 mod deadline;
 mod error;
 mod event;
+mod file;
 mod health;
 mod message;
 mod model;
@@ -226,23 +227,23 @@ impl OpenCodeService for Service {
         version::revert_files(&self.domain, call.into_inner()).await
     }
 
+    async fn list_files(&self, call: Call<pb::ListFilesRequest>) -> Result<pb::ListFilesResponse> {
+        file::list_files(&self.domain, call.into_inner()).await
+    }
+
+    async fn read_file(&self, call: Call<pb::ReadFileRequest>) -> Result<pb::ReadFileResponse> {
+        file::read_file(&self.domain, call.into_inner()).await
+    }
+
+    async fn write_file(&self, call: Call<pb::WriteFileRequest>) -> Result<pb::WriteFileResponse> {
+        file::write_file(&self.domain, call.into_inner()).await
+    }
+
+    async fn delete_file(&self, call: Call<pb::DeleteFileRequest>) -> Result<()> {
+        file::delete_file(&self.domain, call.into_inner()).await
+    }
+
     // Work of later issues. tests/it/parity.rs has the same list and fails when one of them is served.
-
-    async fn list_files(&self, _: Call<pb::ListFilesRequest>) -> Result<pb::ListFilesResponse> {
-        later("ListFiles")
-    }
-
-    async fn read_file(&self, _: Call<pb::ReadFileRequest>) -> Result<pb::ReadFileResponse> {
-        later("ReadFile")
-    }
-
-    async fn write_file(&self, _: Call<pb::WriteFileRequest>) -> Result<pb::WriteFileResponse> {
-        later("WriteFile")
-    }
-
-    async fn delete_file(&self, _: Call<pb::DeleteFileRequest>) -> Result<()> {
-        later("DeleteFile")
-    }
 
     async fn list_permissions(&self, _: Call<pb::ListPermissionsRequest>) -> Result<pb::ListPermissionsResponse> {
         later("ListPermissions")

@@ -70,11 +70,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(query.as_bytes()));
-        let parsed = serde_path_to_error::deserialize(pairs);
-        parsed.map(Self).map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()).into())
+        query(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// A query as it stands in a URL.
+pub(super) fn query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+    let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(text.as_bytes()));
+    let parsed = serde_path_to_error::deserialize(pairs);
+    parsed.map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string()).into())
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {

@@ -5,16 +5,21 @@ mod agent;
 pub(crate) mod error;
 mod event;
 mod extract;
+mod file;
 mod health;
 mod message;
 mod model;
 pub(crate) mod openapi;
 mod page;
+mod range;
+mod raw;
 mod session;
 mod shape;
 mod sse;
 mod turn;
 mod version;
+
+use std::time::Duration;
 
 use axum::{Extension, Router, extract::DefaultBodyLimit, routing::on};
 use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
@@ -62,14 +67,19 @@ api! {
     version::get_file_changes;
     version::list_versions;
     version::revert_files;
+    file::list_files;
+    file::read_file, file::write_file, file::delete_file;
+    raw::read_raw, raw::head_raw, raw::write_raw, raw::delete_raw;
 }
 
 /// The REST routes, the documentation and the page.
-pub(crate) fn router(domain: OpenCode, max_body_bytes: usize) -> Router {
+pub(crate) fn router(domain: OpenCode, max_body_bytes: usize, stall: Duration) -> Router {
     served()
+        .merge(file::fixed())
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(Extension(extract::MaxBody(max_body_bytes)))
+        .layer(Extension(raw::Stall(stall)))
         .with_state(domain)
         .merge(page::router())
 }

@@ -9,10 +9,11 @@ use utoipa::{
 use crate::domain::Event;
 
 /// Types of answers only: clients must live through values and variants that are added later.
-const OPEN_ENUMS: [&str; 11] = [
+const OPEN_ENUMS: [&str; 12] = [
     "AgentStatus",
     "Check",
     "FileChangeType",
+    "FileEncoding",
     "FinishReason",
     "HealthStatus",
     "ProcessEnding",
@@ -49,6 +50,10 @@ pub(super) fn info() -> utoipa::openapi::OpenApi {
 pub(crate) fn document() -> String {
     let mut document = serde_json::to_value(super::documented().get_openapi()).unwrap_or_default();
     document["servers"] = json!([{ "url": "/", "description": "This server" }]);
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        // axum's way to write a wildcard is no template.
+        *paths = std::mem::take(paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    }
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         join_variants(schemas);
         open(schemas);

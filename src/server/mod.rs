@@ -134,7 +134,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 
 /// The one router. Both listeners serve clones of it.
 fn router(domain: &OpenCode, config: &Config) -> Result<Router, String> {
-    let rest = rest::router(domain.clone(), config.max_body_bytes);
+    let rest = rest::router(domain.clone(), config.max_body_bytes, Duration::from_secs(config.stall_seconds));
     let grpc = grpc::router(domain.clone(), config.max_body_bytes);
     let mut app = doors::router(rest, grpc)
         .layer(CatchPanicLayer::custom(rest::error::panicked))
@@ -218,6 +218,12 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "x-grpc-web",
                 "x-user-agent",
                 "grpc-timeout",
+                "if-match",
+                "if-none-match",
+                "if-modified-since",
+                "if-unmodified-since",
+                "if-range",
+                "range",
             ]))
             .expose_headers(names(&[
                 "location",
@@ -228,6 +234,10 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "grpc-status",
                 "grpc-message",
                 "grpc-status-details-bin",
+                "etag",
+                "accept-ranges",
+                "content-range",
+                "content-disposition",
             ]))
             .max_age(Duration::from_secs(600)),
     ))

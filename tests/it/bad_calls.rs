@@ -122,7 +122,7 @@ async fn requests_that_are_refused() {
         let denied = [part(json!({"binary": {"path": "../secret"}})), file(json!({"path": "/etc/passwd"}))];
         for request in denied {
             let status = refused(&rpc, send, &request).await;
-            assert!(check(&status, Code::PermissionDenied, "PERMISSION_DENIED", id).is_empty());
+            assert_eq!(check(&status, Code::PermissionDenied, "PERMISSION_DENIED", id), ["path"]);
         }
         for (name, request) in [
             (send, file(json!({"path": "missing.txt"}))),

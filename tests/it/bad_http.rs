@@ -70,8 +70,8 @@ async fn paths_and_methods_that_there_are_not() {
         "/messages/a/parts/0/more",
         "/session/reset/now",
         "/agent",
-        "/files",
-        "/files/a.txt",
+        "/raw",
+        "/raw/",
         "/capabilities",
         "/docs/nothing.js",
         "/..%2f..%2fetc/passwd",
@@ -89,7 +89,7 @@ async fn paths_and_methods_that_there_are_not() {
     let document: Value = serde_json::from_str(&opencode_api::openapi()).expect("JSON");
     let mut served: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
-        let path = path.replace("{id}", "a").replace("{index}", "0");
+        let path = path.replace("{id}", "a").replace("{index}", "0").replace("{path}", "a/b");
         let methods = methods.as_object().expect("methods").keys().map(|method| method.to_uppercase());
         served.insert(path, methods.collect());
     }
@@ -200,7 +200,17 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin.1));
         assert!(list(&answer, "access-control-allow-methods").contains("patch"));
         let allowed = list(&answer, "access-control-allow-headers");
-        for name in ["content-type", "authorization", "last-event-id", "prefer", "x-grpc-web", "grpc-timeout"] {
+        for name in [
+            "content-type",
+            "authorization",
+            "last-event-id",
+            "prefer",
+            "x-grpc-web",
+            "grpc-timeout",
+            "if-match",
+            "if-none-match",
+            "range",
+        ] {
             assert!(allowed.contains(name), "{name} is not in {allowed:?}");
         }
         assert!(list(&answer, "vary").contains("origin"), "{:?}", answer.headers);
@@ -210,7 +220,17 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         let answer = send(&server, "GET", path, &[origin], "").await;
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin.1), "{path}");
         let exposed = list(&answer, "access-control-expose-headers");
-        for name in ["x-request-id", "event-cursor", "location", "retry-after", "grpc-status", "grpc-message"] {
+        for name in [
+            "x-request-id",
+            "event-cursor",
+            "location",
+            "retry-after",
+            "grpc-status",
+            "grpc-message",
+            "etag",
+            "content-range",
+            "content-disposition",
+        ] {
             assert!(exposed.contains(name), "{name} is not in {exposed:?}");
         }
     }

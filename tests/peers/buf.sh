@@ -54,6 +54,6 @@ refused() {
 }
 refused 3 SendMessage '{"parts": [], "model": "mock/demo"}'
 has "$temp/error" google.rpc.ErrorInfo google.rpc.BadRequest
-refused 12 ListFiles '{}'
+refused 12 ListPermissions '{}'
 has "$temp/error" 'not served yet'
 echo "buf: done"

@@ -117,7 +117,6 @@ impl Turn {
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
             changes: running.changes().clone(),
-            engine: domain.0.snapshots.engine(),
             call: None,
         };
         Self {

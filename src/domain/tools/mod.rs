@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     part::Binary,
     providers::ToolSpec,
     status::ProcessEnding,
-    workspace::{PathError, Versions, Workspace},
+    workspace::{PathError, Workspace},
 };
 
 mod bash;
@@ -78,8 +78,6 @@ pub(super) struct ToolContext {
     pub scratch: PathBuf,
     /// Where changes of files are noted.
     pub changes: Changes,
-    /// Keeps what a file held before it is changed, as long as a version that needs it is being taken.
-    pub engine: Arc<OnceCell<Arc<Versions>>>,
     /// The call that runs.
     pub call: Option<ToolCallId>,
 }

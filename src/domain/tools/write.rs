@@ -77,10 +77,6 @@ fn write(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
 
 /// Writes the file and notes its content as known to the model.
 pub(super) fn save(context: &ToolContext, path: &RelativePath, content: &[u8]) -> Result<(), ToolError> {
-    if let Some(engine) = context.engine.get() {
-        let place = context.workspace.place(path)?;
-        engine.preserve(&place).map_err(|cause| ToolError::Fatal(cause.into()))?;
-    }
     let canonical = context.workspace.write(path, content)?;
     if let Some(call) = context.call.clone() {
         context.changes.touch(canonical.clone(), call);

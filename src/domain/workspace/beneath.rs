@@ -5,20 +5,23 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid},
+    fs::{Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
-use super::path::{PathError, Problem, RelativePath, in_git};
+use super::{
+    path::{PathError, Problem, RelativePath, in_git},
+    place::Place,
+};
 
 /// Times that `openat2` is asked again when a rename elsewhere made it uncertain (EAGAIN).
 const RETRIES: usize = 16;
@@ -29,14 +32,6 @@ const MAX_LINKS: usize = 40;
 pub(super) struct Jail {
     root: OwnedFd,
     openat2: bool,
-}
-
-/// Where a file is or would be: a directory that is held open and a name in it that is no link.
-pub(super) struct Place {
-    parent: OwnedFd,
-    name: OsString,
-    /// The path below the root, without links and `..`.
-    pub(super) canonical: PathBuf,
 }
 
 impl Jail {
@@ -51,13 +46,54 @@ impl Jail {
         Ok(jail)
     }
 
+    /// One that resolves name by name, as where the kernel cannot.
+    #[cfg(test)]
+    pub(super) fn by_hand(root: &Path) -> io::Result<Self> {
+        Ok(Self { openat2: false, ..Self::open(root)? })
+    }
+
     /// Opens what the path names, its last link followed.
     pub(super) fn open_with(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.resolve(path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// Opens what the path names, which may have no link in it, nor be one. (With `O_PATH` a link at its end is opened
+    /// as itself.)
+    pub(super) fn open_plain(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.resolve(path, flags | OFlags::NOFOLLOW, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    }
+
+    /// The directory that the path names, as a jail of its own: what is beneath it stays in reach when it is moved, and
+    /// a link that takes its place leads nobody anywhere.
+    pub(super) fn below(&self, path: &Path) -> Result<Self, Errno> {
+        let root = self.open_with(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(Self { root, openat2: self.openat2 })
+    }
+
+    /// A directory that is open already, as a jail of its own.
+    pub(super) fn held(&self, root: OwnedFd) -> Self {
+        Self { root, openat2: self.openat2 }
+    }
+
+    /// Where the path's last name itself is; no link may be in the path before it.
+    pub(super) fn plain_entry(&self, path: &Path) -> Result<Place, Errno> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ISDIR) };
+        let here = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let directory = self.open_plain(here, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(Place::new(directory, name.to_owned(), path.to_owned()))
+    }
+
+    /// The directory itself.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
         if !self.openat2 {
-            return walk(self.root.as_fd(), path, flags);
+            let follow = !resolve.contains(ResolveFlags::NO_SYMLINKS);
+            return walk(self.root.as_fd(), path, flags, follow);
         }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut tries = 0;
         loop {
             match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
@@ -114,12 +150,25 @@ impl Jail {
                 Err(Errno::INVAL | Errno::NOENT) => {
                     let above = self.canonical(directory.as_fd()).map_err(|error| PathError::io(path, error))?;
                     let canonical = if above == Path::new(".") { PathBuf::from(name) } else { above.join(name) };
-                    return Ok(Place { parent: directory, name: name.to_owned(), canonical });
+                    return Ok(Place::new(directory, name.to_owned(), canonical));
                 }
                 Err(error) => return Err(fail(error)),
             }
         }
         Err(fail(Errno::LOOP))
+    }
+
+    /// Where the path's last name itself is, be it a link or not; the directories before it must exist.
+    pub(super) fn entry(&self, path: &RelativePath) -> Result<Place, PathError> {
+        let fail = |error: Errno| PathError::io(path, error.into());
+        let (Some(parent), Some(name)) = (path.as_path().parent(), path.as_path().file_name()) else {
+            return Err(fail(Errno::ISDIR));
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let directory = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(fail)?;
+        let above = self.canonical(directory.as_fd()).map_err(|error| PathError::io(path, error))?;
+        let canonical = if above == Path::new(".") { PathBuf::from(name) } else { above.join(name) };
+        Ok(Place::new(directory, name.to_owned(), canonical))
     }
 
     /// Makes the directories before the path's last name, where they are missing.
@@ -155,47 +204,8 @@ impl Jail {
     }
 }
 
-impl Place {
-    /// Puts a file of this content here, all or nothing. An existing file gives it its mode and owner.
-    pub(super) fn replace(&self, content: &[u8]) -> io::Result<()> {
-        let old = match rustix::fs::statat(&self.parent, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Some(stat),
-            Err(Errno::NOENT) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match old.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Some(FileType::RegularFile) | None => {}
-            Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            // A link that took the name just now counts as special too: it was judged as none.
-            Some(_) => return Err(Errno::NXIO.into()),
-        }
-        // A short name of its own: the file's may already be as long as names can be.
-        let name = format!(".opencode-{}.tmp", uuid::Uuid::new_v4().simple());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&self.parent, &name, flags, Mode::from_raw_mode(0o666))?);
-        let done = (|| {
-            file.write_all(content)?;
-            if let Some(old) = &old {
-                let own = file.metadata()?;
-                if (own.uid(), own.gid()) != (old.st_uid, old.st_gid) {
-                    // Only root may give files away; for others the file becomes theirs, as with any editor.
-                    let _ = rustix::fs::fchown(&file, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)));
-                }
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(old.st_mode & 0o7777))?;
-            }
-            file.sync_all()?;
-            rustix::fs::renameat(&self.parent, &name, &self.parent, &self.name)?;
-            Ok(())
-        })();
-        if done.is_err() {
-            let _ = rustix::fs::unlinkat(&self.parent, &name, AtFlags::empty());
-        }
-        done
-    }
-}
-
 /// `openat2` by hand. The directories on the way are held open, so that `..` is the one we came through.
-fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags, follow: bool) -> Result<OwnedFd, Errno> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut above: Vec<OwnedFd> = Vec::new();
     let mut ahead: Vec<OsString> = Vec::new();
@@ -217,6 +227,10 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Err
         }
         let here = above.last().map_or(root, AsFd::as_fd);
         match rustix::fs::readlinkat(here, &name, Vec::new()) {
+            Ok(_) if !follow && ahead.is_empty() && flags.contains(OFlags::PATH) => {
+                return rustix::fs::openat(here, &name, flags | OFlags::NOFOLLOW, Mode::empty());
+            }
+            Ok(_) if !follow => return Err(Errno::LOOP),
             Ok(target) => {
                 links += 1;
                 let target = Path::new(OsStr::from_bytes(target.as_bytes()));
@@ -267,7 +281,7 @@ mod tests {
         }
         symlink(at("w/a/b/file"), at("w/absolute")).unwrap();
         let kernel = Jail::open(&at("w")).unwrap();
-        let hand = Jail { openat2: false, ..Jail::open(&at("w")).unwrap() };
+        let hand = Jail::by_hand(&at("w")).unwrap();
         for (path, found) in [
             ("a/b/file", Some("a/b/file")),
             ("a/in", Some("a/b/file")),

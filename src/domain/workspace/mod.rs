@@ -6,19 +6,30 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use git2::Repository;
 use rustix::fs::OFlags;
 
+mod ahead;
 mod beneath;
+mod change;
+mod escape;
+mod facts;
+mod list;
 mod path;
+mod place;
+mod rules;
+mod tag;
 mod versions;
 mod walk;
 
-use self::{beneath::Jail, path::in_git};
+use self::{beneath::Jail, path::in_git, tag::Tags};
 pub(super) use self::{
+    change::{Changed, Incoming, Written},
+    facts::{Facts, HEAD},
+    list::Wanted,
     path::{PathError, Problem, RelativePath},
     versions::*,
     walk::Globs,
@@ -35,6 +46,9 @@ struct Inner {
     given: PathBuf,
     jail: Jail,
     writing: Mutex<()>,
+    tags: Tags,
+    /// Keeps what a file held before it is changed, for a version that is being taken.
+    versions: OnceLock<Arc<Versions>>,
 }
 
 impl Workspace {
@@ -44,7 +58,29 @@ impl Workspace {
         let given = std::path::absolute(root)?;
         let root = root.canonicalize()?;
         let jail = Jail::open(&root)?;
-        Ok(Self(Arc::new(Inner { root, given, jail, writing: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner {
+            root,
+            given,
+            jail,
+            writing: Mutex::new(()),
+            tags: Tags::default(),
+            versions: OnceLock::new(),
+        })))
+    }
+
+    /// The same for tests, of both ways to resolve a path.
+    #[cfg(test)]
+    fn open_for_test(root: &Path, by_hand: bool) -> io::Result<Self> {
+        let jail = if by_hand { Jail::by_hand(root) } else { Jail::open(root) }?;
+        let (root, given) = (root.to_owned(), root.to_owned());
+        Ok(Self(Arc::new(Inner {
+            root,
+            given,
+            jail,
+            writing: Mutex::new(()),
+            tags: Tags::default(),
+            versions: OnceLock::new(),
+        })))
     }
 
     /// Its absolute path, without links.
@@ -60,6 +96,11 @@ impl Workspace {
     /// A path that a client named: relative, without `.` and `..`.
     pub(super) fn for_client(&self, path: &str) -> DomainResult<RelativePath> {
         Ok(RelativePath::from_client(path)?)
+    }
+
+    /// The same, of a name that need not be UTF-8.
+    pub(super) fn for_client_bytes(&self, path: &[u8]) -> DomainResult<RelativePath> {
+        Ok(RelativePath::from_bytes(path)?)
     }
 
     /// Makes checking a file and writing it one step, among all that write through here. Not to be held across an
@@ -120,18 +161,25 @@ impl Workspace {
         if in_git(&place.canonical) {
             return Err(PathError::new(path.to_string(), Problem::Git));
         }
-        place.replace(content).map_err(|error| PathError::io(path, error))?;
+        let put = || {
+            self.preserve(&place.canonical)?;
+            let old = place.replaceable()?;
+            let mut staged = place.stage()?;
+            staged.write(content)?;
+            place.commit(staged, old.as_ref())
+        };
+        put().map_err(|error| PathError::io(path, error))?;
         Ok(place.canonical)
     }
 
-    /// Where a file of that name is or would be written, without links and `..`.
-    pub(super) fn place(&self, path: &RelativePath) -> Result<PathBuf, PathError> {
-        match self.0.jail.place(path) {
-            Ok(place) => Ok(place.canonical),
-            // Its directories are still to be made: through no link, then.
-            Err(PathError { problem: Problem::NotFound, .. }) => Ok(path.as_path().to_owned()),
-            Err(error) => Err(error),
-        }
+    /// From now on, what is changed here is kept for the versions that need it.
+    pub(super) fn keep_versions(&self, versions: Arc<Versions>) {
+        let _ = self.0.versions.set(versions);
+    }
+
+    /// To be called before a file is changed, by its canonical path.
+    fn preserve(&self, canonical: &Path) -> io::Result<()> {
+        self.0.versions.get().map_or(Ok(()), |versions| versions.preserve(canonical))
     }
 
     /// The names in a directory, in no order; those that are not UTF-8 left out.

@@ -1,11 +1,17 @@
 //! Names of files as clients and the model give them, and what can be wrong with them.
 
 use std::{
+    ffi::OsStr,
     fmt, io,
+    os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use super::super::error::{Code, Error};
+
+/// Bytes of the longest path, as the system has it.
+const MAX_PATH: usize = 4095;
 
 /// A path below the root, as it was named. It may still hold `..` and pass through links: only opening it beneath the
 /// root tells whether it stays inside.
@@ -40,6 +46,8 @@ pub enum Problem {
     IsDirectory,
     /// One of its parents is a file.
     NotDirectory,
+    /// It is no directory where one is needed.
+    NoFolder,
     /// It is a socket, a device or a pipe.
     Special,
     /// Its links lead in a circle.
@@ -52,6 +60,8 @@ pub enum Problem {
     TooLarge(u64),
     /// The disk is full.
     NoRoom,
+    /// Something else was renaming there the whole time, or the server has no file descriptors left.
+    Uncertain,
     /// Anything else that the system says.
     Io(io::Error),
 }
@@ -62,6 +72,11 @@ impl RelativePath {
         Self(PathBuf::from("."))
     }
 
+    /// Whether it is the root itself.
+    pub(super) fn is_root(&self) -> bool {
+        self.0 == Path::new(".")
+    }
+
     /// A path that a walk below the root has found.
     pub(crate) fn found(path: &Path) -> Self {
         Self(tidy(path))
@@ -69,20 +84,29 @@ impl RelativePath {
 
     /// A path from a client: relative, without `.` and `..`.
     pub(super) fn from_client(text: &str) -> Result<Self, PathError> {
-        let fail = |problem| Err(PathError::new(text, problem));
-        if text.is_empty() {
+        Self::from_bytes(text.as_bytes())
+    }
+
+    /// The same, of a name that need not be UTF-8.
+    pub(super) fn from_bytes(name: &[u8]) -> Result<Self, PathError> {
+        let fail = |problem| Err(PathError::new(String::from_utf8_lossy(name), problem));
+        let mut segments = name.split(|byte| *byte == b'/');
+        if name.is_empty() {
             return fail(Problem::Empty);
         }
-        if text.contains('\0') {
+        if name.contains(&0) {
             return fail(Problem::Nul);
         }
-        if text.starts_with('/') || text.split('/').any(|segment| segment == "..") {
+        if name.len() > MAX_PATH {
+            return fail(Problem::TooLong);
+        }
+        if name.starts_with(b"/") || segments.clone().any(|segment| segment == b"..") {
             return fail(Problem::Outside);
         }
-        if text.split('/').any(|segment| segment.is_empty() || segment == ".") {
+        if segments.any(|segment| segment.is_empty() || segment == b".") {
             return fail(Problem::Segment);
         }
-        Ok(Self(PathBuf::from(text)))
+        Ok(Self(PathBuf::from(OsStr::from_bytes(name))))
     }
 
     /// A path from the model: relative to the root, or absolute below one of the names that the root goes by.
@@ -121,7 +145,7 @@ impl PathError {
         Self { path: path.into(), problem }
     }
 
-    pub(super) fn io(path: &RelativePath, error: io::Error) -> Self {
+    pub(crate) fn io(path: &RelativePath, error: io::Error) -> Self {
         Self::new(path.to_string(), Problem::from(error))
     }
 }
@@ -136,7 +160,10 @@ impl From<io::Error> for Problem {
             io::ErrorKind::NotADirectory => Self::NotDirectory,
             io::ErrorKind::InvalidFilename => Self::TooLong,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::NoRoom,
+            io::ErrorKind::WouldBlock => Self::Uncertain,
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => Self::Uncertain,
+            _ if error.raw_os_error() == Some(rustix::io::Errno::NFILE.raw_os_error()) => Self::Uncertain,
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Self::Loop,
             _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => Self::Special,
             _ => Self::Io(error),
@@ -156,12 +183,14 @@ impl fmt::Display for PathError {
             Problem::NotFound => write!(f, "there is no file {path:?}"),
             Problem::IsDirectory => write!(f, "path {path:?} is a directory"),
             Problem::NotDirectory => write!(f, "a parent of path {path:?} is not a directory"),
+            Problem::NoFolder => write!(f, "path {path:?} is not a directory"),
             Problem::Special => write!(f, "path {path:?} is not a regular file"),
             Problem::Loop => write!(f, "path {path:?} goes through too many links or a link that may not be followed"),
-            Problem::TooLong => write!(f, "path {path:?} has a name that is too long"),
+            Problem::TooLong => write!(f, "path {path:?} or a name in it is too long"),
             Problem::Denied => write!(f, "the file system does not permit that for path {path:?}"),
             Problem::TooLarge(limit) => write!(f, "file {path:?} has more than {limit} bytes"),
             Problem::NoRoom => write!(f, "the disk has no room for {path:?}; nothing was changed"),
+            Problem::Uncertain => write!(f, "path {path:?} could not be resolved just now: try again"),
             Problem::Io(error) => write!(f, "path {path:?} cannot be used: {error}"),
         }
     }
@@ -172,14 +201,25 @@ impl std::error::Error for PathError {}
 impl From<PathError> for Error {
     fn from(error: PathError) -> Self {
         let code = match &error.problem {
-            Problem::Empty | Problem::Nul | Problem::Segment => return Self::field("path", error.to_string()),
-            Problem::IsDirectory | Problem::NotDirectory | Problem::Special | Problem::Loop | Problem::TooLong => {
-                Code::InvalidArgument
+            Problem::Empty
+            | Problem::Nul
+            | Problem::Segment
+            | Problem::IsDirectory
+            | Problem::NotDirectory
+            | Problem::NoFolder
+            | Problem::Special
+            | Problem::Loop
+            | Problem::TooLong => return Self::field("path", error.to_string()),
+            Problem::Outside | Problem::Git => {
+                return Self::new(Code::PermissionDenied, error.to_string()).about("path");
             }
-            Problem::Outside | Problem::Git | Problem::Denied => Code::PermissionDenied,
+            Problem::Denied => Code::PermissionDenied,
             Problem::NotFound => Code::NotFound,
             Problem::TooLarge(_) => Code::TooLarge,
             Problem::NoRoom => Code::InsufficientStorage,
+            Problem::Uncertain => {
+                return Self::new(Code::Unavailable, error.to_string()).retry_after(Duration::from_secs(1));
+            }
             Problem::Io(_) => return Self::internal(error),
         };
         Self::new(code, error.to_string())
@@ -223,6 +263,15 @@ mod tests {
         }
         for text in ["/abs", "..", "a/../b", "../../etc"] {
             assert_eq!(code(text), Some(Code::PermissionDenied), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_go_well_the_next_time_says_so() {
+        for errno in [rustix::io::Errno::AGAIN, rustix::io::Errno::MFILE] {
+            let error = Error::from(PathError::io(&RelativePath::root(), errno.into()));
+            assert_eq!((error.code(), error.code().retryable()), (Code::Unavailable, true));
+            assert!(error.retry_after_hint().is_some());
         }
     }
 

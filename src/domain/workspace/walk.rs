@@ -1,12 +1,18 @@
-//! Walking the workspace: hidden files are shown, `.git` is not, and ignore files hold from the root down, never from
-//! above it. Links are named and not followed, so that a walk cannot leave.
+//! Walking the workspace for the tools: hidden files are shown, `.git` is not, and ignore files hold from the root down,
+//! never from above it. Links are named and not followed.
 
 use std::{ops::ControlFlow, path::Path, time::SystemTime};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use ignore::{DirEntry, WalkBuilder};
 
-use super::Workspace;
+use super::{
+    Workspace,
+    list::{Entry, Wanted},
+    path::RelativePath,
+};
+
+/// Entries that are read ahead of the one that is looked at.
+const AHEAD: usize = 1_000;
 
 /// What a walk found.
 pub(crate) struct Found<'a> {
@@ -14,7 +20,7 @@ pub(crate) struct Found<'a> {
     pub path: &'a Path,
     /// How many names it lies below the start of the walk; 1 for the start's own entries.
     pub depth: usize,
-    entry: &'a DirEntry,
+    entry: &'a Entry,
 }
 
 /// Patterns for paths below the start of a walk. One without a slash holds at any depth.
@@ -22,9 +28,9 @@ pub(crate) struct Found<'a> {
 pub(crate) struct Globs(GlobSet);
 
 impl Workspace {
-    /// Visits what is below the directory `start` (canonical, relative to the root), names in order, ignored files and
-    /// what `skip` matches left out. A start that is itself ignored is walked all the same: it was asked for by name.
-    /// Answers how many entries could not be read. Blocks.
+    /// Visits what is below the directory `start` (canonical, relative to the root) in the order of the paths, ignored
+    /// files and what `skip` matches left out. A start that is itself ignored is walked all the same: it was asked for by
+    /// name. Answers how many directories could not be read. Blocks.
     pub(crate) fn walk(
         &self,
         start: &Path,
@@ -32,78 +38,21 @@ impl Workspace {
         skip: &Globs,
         mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
     ) -> usize {
-        if has_trap(self.root()) {
-            return 1;
-        }
-        // The walk begins at the root even for a folder below it, so that the ignore files on the way count.
-        let whole = start == Path::new(".");
-        let above = if whole { 0 } else { start.components().count() };
-        let from_root = self.builder(self.root(), start, max_depth.map(|depth| depth + above), skip);
-        match self.drive(&from_root, start, above, &mut visit) {
-            (true, unreadable) => unreadable,
-            (false, _) => {
-                let from_start = self.builder(&self.root().join(start), start, max_depth, skip);
-                self.drive(&from_start, start, above, &mut visit).1
-            }
-        }
-    }
-
-    /// Whether the start was reached, and how many entries could not be read.
-    fn drive(
-        &self,
-        builder: &WalkBuilder,
-        start: &Path,
-        above: usize,
-        visit: &mut impl FnMut(Found<'_>) -> ControlFlow<()>,
-    ) -> (bool, usize) {
-        let (mut reached, mut unreadable) = (false, 0);
-        for entry in builder.build() {
-            let Ok(entry) = entry else {
-                unreadable += 1;
-                continue;
-            };
-            let Ok(path) = entry.path().strip_prefix(self.root()) else {
-                continue;
-            };
-            if path == start || (above == 0 && path.as_os_str().is_empty()) {
-                reached = true;
-            } else if above == 0 || path.starts_with(start) {
-                let depth = path.components().count().saturating_sub(above);
-                if visit(Found { path, depth, entry: &entry }).is_break() {
-                    return (true, unreadable);
-                }
-            }
-        }
-        (reached, unreadable)
-    }
-
-    fn builder(&self, from: &Path, start: &Path, max_depth: Option<usize>, skip: &Globs) -> WalkBuilder {
-        let mut builder = WalkBuilder::new(from);
-        builder
-            .hidden(false)
-            .parents(false)
-            .git_global(false)
-            .require_git(false)
-            .follow_links(false)
-            .max_depth(max_depth)
-            .sort_by_file_name(Ord::cmp);
-        let (root, start, skip) = (self.root().to_owned(), start.to_owned(), skip.clone());
-        let whole = start == Path::new(".");
-        builder.filter_entry(move |entry| {
-            let Ok(path) = entry.path().strip_prefix(&root) else {
-                return false;
-            };
-            if whole || (path.starts_with(&start) && path != start) {
-                let below = if whole { path } else { path.strip_prefix(&start).unwrap_or(path) };
-                let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-                let git = entry.file_name().eq_ignore_ascii_case(".git");
-                let left_out = git || skip.matches(below) || (is_folder && has_trap(entry.path()));
-                !left_out
-            } else {
-                start.starts_with(path)
-            }
+        let wanted = Wanted {
+            recursive: true,
+            exclude: skip.clone(),
+            exclude_below: true,
+            dot_ignore: true,
+            max_depth,
+            ahead: AHEAD,
+            ..Wanted::default()
+        };
+        let walked = self.list(&RelativePath::found(start), &wanted, &mut |entry| {
+            let path = if start == Path::new(".") { entry.path.clone() } else { start.join(&entry.path) };
+            let depth = entry.path.components().count();
+            visit(Found { path: &path, depth, entry: &entry }).is_continue()
         });
-        builder
+        walked.unwrap_or(1)
     }
 
     /// Files of that very name anywhere in the workspace, at most `limit`, looked for among the first entries of a
@@ -122,10 +71,10 @@ impl Workspace {
     }
 }
 
-/// Whether a file that is read by whoever walks through the folder is none: opening a pipe would never return, and a
-/// device has no end.
+/// Whether a file that is read by whoever opens the folder as a repository is none: opening a pipe would never return,
+/// and a device has no end.
 pub(super) fn has_trap(folder: &Path) -> bool {
-    [".gitignore", ".ignore", ".git/info/exclude", ".git/HEAD", ".git/config"]
+    [".gitignore", ".git/info/exclude", ".git/HEAD", ".git/config"]
         .iter()
         .any(|name| std::fs::metadata(folder.join(name)).is_ok_and(|found| !found.is_file() && !found.is_dir()))
 }
@@ -133,17 +82,17 @@ pub(super) fn has_trap(folder: &Path) -> bool {
 impl Found<'_> {
     /// Whether it is a directory.
     pub(crate) fn is_dir(&self) -> bool {
-        self.entry.file_type().is_some_and(|kind| kind.is_dir())
+        self.entry.facts.is_directory
     }
 
     /// Whether it is a symbolic link.
     pub(crate) fn is_link(&self) -> bool {
-        self.entry.path_is_symlink()
+        self.entry.target.is_some()
     }
 
-    /// When it last changed; the epoch where that is not known.
+    /// When it last changed.
     pub(crate) fn modified(&self) -> SystemTime {
-        self.entry.metadata().ok().and_then(|data| data.modified().ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+        self.entry.facts.modified_at.into()
     }
 }
 

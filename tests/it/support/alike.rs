@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 16] = [
+const OPTIONAL: [&str; 18] = [
     "parent_session_id",
     "summary_message_id",
     "kept_from_message_id",
@@ -20,6 +20,8 @@ const OPTIONAL: [&str; 16] = [
     "base64_data",
     "cursor",
     "finish_reason",
+    "etag",
+    "mime_type",
 ];
 
 /// Texts that hold JSON.
@@ -76,7 +78,8 @@ fn object(fields: Map<String, Value>) -> Value {
         }
     }
     // A size is told of what is cut, and always of a file.
-    if found.get("size") == Some(&json!(0)) && !found.contains_key("mime_type") {
+    let is_file = found.contains_key("mime_type") || found.contains_key("is_directory");
+    if found.get("size") == Some(&json!(0)) && !is_file {
         found.remove("size");
     }
     part(found)

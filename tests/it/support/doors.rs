@@ -20,8 +20,8 @@ pub enum Door {
 /// A client of one door.
 #[derive(Clone)]
 pub struct Client {
-    door: Door,
-    rest: Rest,
+    pub(super) door: Door,
+    pub(super) rest: Rest,
     rpc: Rpc,
 }
 
@@ -44,13 +44,16 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 10] = [
+pub const CODES: [(&str, u16, tonic::Code); 13] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
     ("agent_busy", 409, tonic::Code::FailedPrecondition),
     ("stale_turn", 409, tonic::Code::FailedPrecondition),
     ("no_model", 409, tonic::Code::FailedPrecondition),
+    ("already_exists", 409, tonic::Code::AlreadyExists),
+    ("precondition_failed", 412, tonic::Code::Aborted),
+    ("range_not_satisfiable", 416, tonic::Code::OutOfRange),
     ("too_large", 413, tonic::Code::OutOfRange),
     ("unimplemented", 501, tonic::Code::Unimplemented),
     ("unavailable", 503, tonic::Code::Unavailable),
@@ -223,7 +226,7 @@ impl Client {
         whole(Answer::of(request).await)
     }
 
-    async fn unary(&self, name: &str, request: Value) -> Outcome {
+    pub(super) async fn unary(&self, name: &str, request: Value) -> Outcome {
         let (message, metadata) = self.rpc.unary(name, &request).await.map_err(|status| refused(&status))?;
         let mut body = alike(message);
         // What is wrapped here is the body itself there.
@@ -252,7 +255,7 @@ impl Client {
     }
 }
 
-fn whole(answer: Answer) -> Outcome {
+pub(super) fn whole(answer: Answer) -> Outcome {
     let cursor = answer.header("event-cursor").map(str::to_owned);
     match answer.status {
         200 => Ok(Reply { body: answer.ok(), cursor }),
@@ -264,7 +267,7 @@ fn whole(answer: Answer) -> Outcome {
     }
 }
 
-fn refusal(answer: Answer) -> Refusal {
+pub(super) fn refusal(answer: Answer) -> Refusal {
     let status = answer.status;
     let code = serde_json::from_slice::<Value>(&answer.body).expect("a problem")["code"].clone();
     let problem = answer.problem(status, text(&code));

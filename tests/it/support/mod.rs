@@ -3,6 +3,7 @@
 pub mod alike;
 pub mod client;
 pub mod doors;
+pub mod files;
 pub mod fold;
 pub mod following;
 pub mod grammar;
