@@ -119,10 +119,13 @@ async fn requests_that_are_refused() {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        let denied = [part(json!({"binary": {"path": "../secret"}})), file(json!({"path": "/etc/passwd"}))];
-        for request in denied {
+        let denied = [
+            ("parts[0].path", part(json!({"binary": {"path": "../secret"}}))),
+            ("attachments[0].path", file(json!({"path": "/etc/passwd"}))),
+        ];
+        for (field, request) in denied {
             let status = refused(&rpc, send, &request).await;
-            assert_eq!(check(&status, Code::PermissionDenied, "PERMISSION_DENIED", id), ["path"]);
+            assert_eq!(check(&status, Code::PermissionDenied, "PERMISSION_DENIED", id), [field]);
         }
         for (name, request) in [
             (send, file(json!({"path": "missing.txt"}))),

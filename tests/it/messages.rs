@@ -257,8 +257,8 @@ async fn refused_files(client: &Client) {
         ),
         (json!({"type": "text", "text": ""}), "parts[1].text", "invalid_argument"),
         (json!({"type": "binary", "path": "missing.txt"}), "", "not_found"),
-        (json!({"type": "binary", "path": "../secret"}), "path", "permission_denied"),
-        (json!({"type": "binary", "path": "/etc/passwd"}), "path", "permission_denied"),
+        (json!({"type": "binary", "path": "../secret"}), "parts[1].path", "permission_denied"),
+        (json!({"type": "binary", "path": "/etc/passwd"}), "parts[1].path", "permission_denied"),
     ] {
         let wish = json!({"parts": [text_part, part]});
         let refusal = client.send_message(wish.clone()).await.err().expect("a refusal");
