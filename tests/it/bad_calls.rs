@@ -120,7 +120,7 @@ async fn requests_that_are_refused() {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         let denied = [
-            ("parts[0].path", part(json!({"binary": {"path": "../secret"}}))),
+            ("parts[1].path", part(json!({"binary": {"path": "../secret"}}))),
             ("attachments[0].path", file(json!({"path": "/etc/passwd"}))),
         ];
         for (field, request) in denied {

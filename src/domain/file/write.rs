@@ -1,6 +1,6 @@
 //! Writing and deleting files.
 
-use std::{os::unix::ffi::OsStrExt, time::Duration};
+use std::{os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use crate::domain::{
     error::{Code, Error, Result},
     snapshot::Take,
     version::VersionCause,
-    workspace::{Changed, RelativePath, Written, blocking},
+    workspace::{RelativePath, Written, blocking},
 };
 
 /// A file that is to be written as a whole.
@@ -118,16 +118,16 @@ impl OpenCode {
 
     /// What every verb that has written does then.
     pub(super) async fn written(&self, path: &RelativePath, written: Written) -> FileWritten {
-        let Written { changed, facts, etag, created } = written;
-        self.file_changed(changed).await;
+        let Written { canonical, facts, etag, created } = written;
+        self.file_changed(canonical).await;
         let file_info = FileInfo::new(path.as_path().as_os_str().as_bytes(), facts, Some(etag));
         FileWritten { file_info, created }
     }
 
     /// The one place that every change by a client comes through, right after it was made: it becomes a version. It is
     /// called in a task that runs to its end even if the client has left.
-    async fn file_changed(&self, changed: Changed) {
-        let take = Take { paths: Some(vec![changed.path]), ..Take::new(VersionCause::Write) };
+    async fn file_changed(&self, canonical: PathBuf) {
+        let take = Take { paths: Some(vec![canonical]), ..Take::new(VersionCause::Write) };
         // Where a long look is under way, the version follows by itself.
         if let Ok(Err(error)) = tokio::time::timeout(VERSION_WAIT, self.take_and_record(take)).await {
             tracing::warn!(error = %error, cause = ?error.cause(), "what a client changed has no version");

@@ -30,26 +30,9 @@ pub(crate) struct Incoming {
     head: Vec<u8>,
 }
 
-/// What a verb has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Changed {
-    /// The path below the root, without links and `..`: of the file, or of the directory that is gone with all in it.
-    pub path: PathBuf,
-    /// What happened to it.
-    pub how: Change,
-}
-
-/// What happened to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    Created,
-    Modified,
-    Deleted,
-}
-
 /// A file that was written.
 pub(crate) struct Written {
-    pub changed: Changed,
+    pub canonical: PathBuf,
     pub facts: Facts,
     pub etag: String,
     /// Whether it did not exist before.
@@ -85,13 +68,13 @@ impl Workspace {
         let metadata = file.metadata().map_err(fail)?;
         let etag = if size > tag::MAX_HASHED { tag::of_figures(&metadata) } else { tag::finish(hash) };
         let created = old.is_none();
-        let how = if created { Change::Created } else { Change::Modified };
         let facts = Facts::of_file(path.as_path(), &metadata, &head);
-        Ok(Written { changed: Changed { path: place.canonical, how }, facts, etag, created })
+        Ok(Written { canonical: place.canonical, facts, etag, created })
     }
 
-    /// Deletes a file, a link itself, or a directory: an empty one, or with `recursive` all that is in it. Blocks.
-    pub(crate) fn delete(&self, path: &RelativePath, recursive: bool, checks: &Checks) -> Result<Changed> {
+    /// Deletes a file, a link itself, or a directory: an empty one, or with `recursive` all that is in it. Answers the
+    /// path below the root, without links and `..`. Blocks.
+    pub(crate) fn delete(&self, path: &RelativePath, recursive: bool, checks: &Checks) -> Result<PathBuf> {
         let fail = |error| Error::from(PathError::io(path, error));
         let _one_step = self.writing();
         refuse_git(path, path.as_path())?;
@@ -119,7 +102,7 @@ impl Workspace {
             }
             _ => fail(error),
         })?;
-        Ok(Changed { path: place.canonical, how: Change::Deleted })
+        Ok(place.canonical)
     }
 
     /// Deletes all that is in a directory. A `.git` anywhere in it keeps all of it: a repository is not deleted by

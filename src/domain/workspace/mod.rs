@@ -27,7 +27,7 @@ mod walk;
 
 use self::{beneath::Jail, path::in_git, tag::Tags};
 pub(super) use self::{
-    change::{Changed, Incoming, Written},
+    change::{Incoming, Written},
     facts::{Facts, HEAD},
     list::Wanted,
     path::{PathError, Problem, RelativePath},
