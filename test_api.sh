@@ -174,6 +174,43 @@ expect get_turn "or says that there is none" 404 '"code":"not_found"'
 ask GET /session/stats
 expect get_session_stats "counts" 200 '"user_messages":[1-9]' '"assistant_messages":[1-9]' '"mock/demo"'
 
+file=smoke-test-$$/a.txt
+ask PUT "/files/$file" "${json[@]}" -d '{"content":"one\n","create_dirs":true}'
+expect write_file "makes a file and its directory" 201 '"size":4' '^etag: "'
+tag=$(field etag)
+ask PUT "/files/$file" "${json[@]}" -H 'If-None-Match: *' -d '{"content":"two\n"}'
+expect write_file "keeps what is there if told so" 412 '"code":"precondition_failed"'
+ask PUT '/files/../outside.txt' --path-as-is "${json[@]}" -d '{"content":"x"}'
+expect write_file "stays in the workspace" 403 '"code":"permission_denied"'
+ask GET "/files/$file"
+expect read_file "reads it" 200 '"content":"one\\n"' '"encoding":"utf-8"'
+ask GET '/files?recursive=true&patterns=smoke-test-*/a.txt'
+expect list_files "lists it" 200 "\"path\":\"$file\""
+ask GET /files/versions
+expect list_versions "has a version of it" 200 '"cause":"write"'
+version=$(grep -oE '"id":"v[0-9]+"' "$body" | head -n 1 | cut -d '"' -f 4)
+ask PUT "/raw/$file" -H "If-Match: \"$tag\"" -d 'three'
+expect write_raw "replaces the bytes that were read" 200 '"size":5'
+ask GET "/raw/$file" -H 'Range: bytes=1-2'
+expect read_raw "gives a piece" 206 '^content-range: bytes 1-2/5' '^hr$'
+status=$(curl -sS -I -m 60 -o "$head" -w '%{http_code}' "$base/raw/$file")
+: >"$body"
+expect head_raw "tells size and tag" 200 '^content-length: 5' '^etag: "'
+ask GET "/files/changes?since_version=$version"
+expect get_file_changes "tells what changed since" 200 "\"path\":\"$file\"" '"type":"modified"' '"by":"write"' '-one'
+ask GET "/files/changes?since_version=$version" -H 'Accept: text/x-diff'
+expect get_file_changes "as a patch" 200 '^content-type: text/x-diff' '^-one$' '^\+three$'
+ask POST /files/revert "${json[@]}" -d "{\"version\":\"$version\",\"paths\":[\"$file\"]}"
+expect revert_files "brings it back" 200 '"version_after":"v' "\"path\":\"$file\""
+ask GET "/raw/$file"
+expect read_raw "as it was" 200 '^one$'
+ask DELETE "/raw/$file"
+expect delete_raw "deletes it" 204
+ask DELETE "/files/${file%/*}"
+expect delete_file "and its directory" 204
+ask GET "/files/$file"
+expect read_file "which is gone" 404 '"code":"not_found"'
+
 ask DELETE /messages
 expect clear_messages "clears" 204
 ask GET /messages
