@@ -27,7 +27,7 @@ const MAX_TOLD: usize = 50;
 #[serde(deny_unknown_fields)]
 pub struct RevertFiles {
     /// The version, such as `v12`.
-    #[schema(min_length = 1)]
+    #[schema(pattern = "^v[0-9]+$")]
     pub version: String,
     /// Only these files, and what is below these directories; all if absent or empty.
     #[serde(default)]
