@@ -29,7 +29,7 @@ pub(super) struct ChangeParams {
     /// session's baseline.
     since_version: Option<String>,
     /// A version. Default: the workspace as it is now.
-    #[param(pattern = "^v[0-9]+$")]
+    #[param(pattern = "^(v[0-9]+)?$")]
     until_version: Option<String>,
     /// The changes of this turn; not together with a version.
     turn_id: Option<String>,
