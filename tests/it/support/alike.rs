@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 16] = [
+const OPTIONAL: [&str; 19] = [
     "parent_session_id",
     "summary_message_id",
     "kept_from_message_id",
@@ -20,6 +20,9 @@ const OPTIONAL: [&str; 16] = [
     "base64_data",
     "cursor",
     "finish_reason",
+    "old_path",
+    "old_content",
+    "diff",
 ];
 
 /// Texts that hold JSON.
@@ -29,7 +32,7 @@ const JSON: [&str; 3] = ["input", "metadata", "details"];
 const TIMES: [&str; 5] = ["_at", "at", "time", "timestamp", "last_activity"];
 
 /// Prefixes of enum values.
-const ENUMS: [&str; 8] = [
+const ENUMS: [&str; 10] = [
     "MESSAGE_ROLE_",
     "FINISH_REASON_",
     "HEALTH_STATUS_",
@@ -38,6 +41,8 @@ const ENUMS: [&str; 8] = [
     "RESYNC_REASON_",
     "PROCESS_ENDING_",
     "PERMISSION_MODE_",
+    "FILE_CHANGE_TYPE_",
+    "VERSION_CAUSE_",
 ];
 
 /// A message of the second door as the first would have it.

@@ -20,8 +20,8 @@ pub enum Door {
 /// A client of one door.
 #[derive(Clone)]
 pub struct Client {
-    door: Door,
-    rest: Rest,
+    pub(super) door: Door,
+    pub(super) rest: Rest,
     rpc: Rpc,
 }
 
@@ -44,14 +44,16 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 10] = [
+pub const CODES: [(&str, u16, tonic::Code); 12] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
     ("agent_busy", 409, tonic::Code::FailedPrecondition),
     ("stale_turn", 409, tonic::Code::FailedPrecondition),
     ("no_model", 409, tonic::Code::FailedPrecondition),
+    ("precondition_failed", 412, tonic::Code::Aborted),
     ("too_large", 413, tonic::Code::OutOfRange),
+    ("patch_incomplete", 422, tonic::Code::FailedPrecondition),
     ("unimplemented", 501, tonic::Code::Unimplemented),
     ("unavailable", 503, tonic::Code::Unavailable),
     ("insufficient_storage", 507, tonic::Code::ResourceExhausted),
@@ -214,7 +216,7 @@ impl Client {
         Ok(Reply { body: reply.body["turn"].clone(), cursor: None })
     }
 
-    async fn call(&self, rest: (&str, &str, Option<Value>), rpc: (&str, Value)) -> Outcome {
+    pub(super) async fn call(&self, rest: (&str, &str, Option<Value>), rpc: (&str, Value)) -> Outcome {
         if self.door != Door::Rest {
             return self.unary(rpc.0, rpc.1).await;
         }
@@ -223,7 +225,7 @@ impl Client {
         whole(Answer::of(request).await)
     }
 
-    async fn unary(&self, name: &str, request: Value) -> Outcome {
+    pub(super) async fn unary(&self, name: &str, request: Value) -> Outcome {
         let (message, metadata) = self.rpc.unary(name, &request).await.map_err(|status| refused(&status))?;
         let mut body = alike(message);
         // What is wrapped here is the body itself there.
@@ -252,7 +254,7 @@ impl Client {
     }
 }
 
-fn whole(answer: Answer) -> Outcome {
+pub(super) fn whole(answer: Answer) -> Outcome {
     let cursor = answer.header("event-cursor").map(str::to_owned);
     match answer.status {
         200 => Ok(Reply { body: answer.ok(), cursor }),
@@ -264,7 +266,7 @@ fn whole(answer: Answer) -> Outcome {
     }
 }
 
-fn refusal(answer: Answer) -> Refusal {
+pub(super) fn refusal(answer: Answer) -> Refusal {
     let status = answer.status;
     let code = serde_json::from_slice::<Value>(&answer.body).expect("a problem")["code"].clone();
     let problem = answer.problem(status, text(&code));
@@ -292,7 +294,7 @@ fn cursor(metadata: &MetadataMap) -> Option<String> {
     metadata.get("event-cursor").map(|cursor| cursor.to_str().expect("text").to_owned())
 }
 
-fn page(query: &Value) -> Value {
+pub(super) fn page(query: &Value) -> Value {
     let fields = query.as_object().into_iter().flatten();
     fields
         .filter(|(name, _)| ["limit", "offset", "cursor"].contains(&name.as_str()))
@@ -319,7 +321,7 @@ fn send_wish(wish: &Value) -> Value {
     wish
 }
 
-fn with_query(path: &str, query: &Value) -> String {
+pub(super) fn with_query(path: &str, query: &Value) -> String {
     let fields = query.as_object().into_iter().flatten();
     let pairs = fields.map(|(name, value)| match value {
         Value::String(text) => (name.clone(), text.clone()),
@@ -332,12 +334,12 @@ fn with_query(path: &str, query: &Value) -> String {
     format!("{path}?{}", serde_urlencoded::to_string(pairs.collect::<Vec<_>>()).expect("a query"))
 }
 
-fn base64(value: &Value) -> Vec<u8> {
+pub(super) fn base64(value: &Value) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.decode(text(value)).expect("base64")
 }
 
 #[track_caller]
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
