@@ -27,7 +27,7 @@ async fn check_patch(server: &Server, since: &str, before: &std::path::Path, ren
 
 /// The version's tree has to be the one that git makes of the workspace; says what differs.
 #[track_caller]
-fn assert_same_as_git(server: &Server, version: &Value, what: &str) {
+pub fn assert_same_as_git(server: &Server, version: &Value, what: &str) {
     let scratch = server.setup().folder("scratch");
     let expected = tree_id(&server.workspace(), &scratch);
     let found = version["tree"].as_str().expect("an id");

@@ -21,6 +21,7 @@ mod events;
 mod frames;
 mod full_disk;
 mod growth;
+mod ignored;
 mod messages;
 mod models;
 mod openapi;

@@ -36,7 +36,7 @@ pub fn git(folder: &Path, args: &[&str]) -> Vec<u8> {
 #[track_caller]
 pub fn said(command: &mut Command) -> Vec<u8> {
     let output = command.output().expect("git runs");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{command:?}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 

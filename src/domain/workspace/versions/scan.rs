@@ -161,6 +161,10 @@ impl Shared<'_> {
         for (name, node) in &known.entries {
             let Node::Dir(below) = node else { continue };
             let path = job.path.join(OsStr::from_bytes(name));
+            if self.scan.leads_to_forced(&path) && rules.ignores(&path, true) {
+                // Nothing of it belongs to a version but what the user's index has.
+                continue;
+            }
             if self.leads_to_change(&path) {
                 let (above, rules, name) = (Arc::clone(&dir), Arc::clone(&rules), OsStr::from_bytes(name).to_owned());
                 let known = Some(Arc::clone(below));
