@@ -9,14 +9,47 @@ use crate::{
     support::{
         Setup,
         edits::{Dice, change},
-        repo::{git, said, tree_id},
+        repo::{git, said, tree, tree_id},
     },
 };
 
 const RULES: [&str; 36] = [
-    "*.log", "!*.log", "/a", "a/", "!a/", "b", "!b", "/b/", "**/a", "a/**", "!a/**", "a/**/b", "**/a/b", "*.t?t", "[ab]", "[!ab]",
-    "two words", "trail\\ ", "trail ", "\\!dash", "\\#hash", "#comment", "-dash", "q\"uote", "back\\\\slash", "*", "!*", "!*/", "a.b",
-    "!a.b", "*.rs", "!d.rs", "/*/c.txt", "x.log/", "a*", "**",
+    "*.log",
+    "!*.log",
+    "/a",
+    "a/",
+    "!a/",
+    "b",
+    "!b",
+    "/b/",
+    "**/a",
+    "a/**",
+    "!a/**",
+    "a/**/b",
+    "**/a/b",
+    "*.t?t",
+    "[ab]",
+    "[!ab]",
+    "two words",
+    "trail\\ ",
+    "trail ",
+    "\\!dash",
+    "\\#hash",
+    "#comment",
+    "-dash",
+    "q\"uote",
+    "back\\\\slash",
+    "*",
+    "!*",
+    "!*/",
+    "a.b",
+    "!a.b",
+    "*.rs",
+    "!d.rs",
+    "/*/c.txt",
+    "x.log/",
+    "a*",
+    "**",
 ];
 
 fn rules(dice: &mut Dice) -> String {
@@ -74,7 +107,10 @@ async fn rounds(seeds: std::ops::Range<u64>) {
             fs::copy(workspace.join(".git/info/exclude"), setup.folder("scratch/info/exclude")).expect("a file");
         }
         let newest = server.newest_version().await;
-        assert_same_as_git(&server, &newest, &format!("seed {seed}"));
+        let rules = tree(&workspace).into_iter().filter(|(path, _)| path.ends_with(b".gitignore"));
+        let rules: Vec<_> =
+            rules.map(|(path, (_, text))| [path, text].map(|it| String::from_utf8_lossy(&it).into_owned())).collect();
+        assert_same_as_git(&server, &newest, &format!("seed {seed}, rules {rules:?}"));
     }
 }
 
@@ -93,9 +129,13 @@ async fn what_is_heard_of_and_what_rules_say_makes_the_tree_of_git_2() {
 async fn tracked_files_are_versioned_though_a_rule_ignores_them() {
     let setup = Setup::new();
     let workspace = setup.workspace();
-    for (name, content) in
-        [("build/kept.txt", "1\n"), ("build/other.txt", "1\n"), ("a.log", "1\n"), ("b.log", "1\n"), ("deep/x/y/z.log", "1\n")]
-    {
+    for (name, content) in [
+        ("build/kept.txt", "1\n"),
+        ("build/other.txt", "1\n"),
+        ("a.log", "1\n"),
+        ("b.log", "1\n"),
+        ("deep/x/y/z.log", "1\n"),
+    ] {
         let file = workspace.join(name);
         fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
         fs::write(file, content).expect("a file");
@@ -110,13 +150,14 @@ async fn tracked_files_are_versioned_though_a_rule_ignores_them() {
     };
     let of_git = || {
         let listed = git(&workspace, &["ls-files", "-z", "-co", "--exclude-standard"]);
-        let mut names: Vec<_> = listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).filter(|name| !name.is_empty()).collect();
+        let mut names: Vec<_> =
+            listed.split(|byte| *byte == 0).map(<[u8]>::to_vec).filter(|name| !name.is_empty()).collect();
         names.sort();
         names
     };
     let first = server.newest_version().await;
-    let tree = |version: &serde_json::Value| version["tree"].as_str().expect("an id").to_owned();
-    assert_eq!(versioned(tree(&first)), of_git());
+    let tree_of = |version: &serde_json::Value| version["tree"].as_str().expect("an id").to_owned();
+    assert_eq!(versioned(tree_of(&first)), of_git());
     let since = first["id"].as_str().expect("an id").to_owned();
     // Changes are heard of also where nothing else is looked at.
     fs::write(workspace.join("build/kept.txt"), "2\n").expect("a file");

@@ -28,10 +28,11 @@ impl Scan<'_> {
                 // Nothing else leads into a directory that is ignored.
                 watch.add(above.as_fd(), dir);
             }
-            let stat = above.as_ref().and_then(|(above, name)| {
-                rustix::fs::statat(above, *name, AtFlags::SYMLINK_NOFOLLOW).ok()
-            });
-            let (Some((above, name)), Some((stat, kind))) = (above, stat.and_then(|stat| Some((stat, Kind::of(&stat)?))))
+            let stat = above
+                .as_ref()
+                .and_then(|(above, name)| rustix::fs::statat(above, *name, AtFlags::SYMLINK_NOFOLLOW).ok());
+            let (Some((above, name)), Some((stat, kind))) =
+                (above, stat.and_then(|stat| Some((stat, Kind::of(&stat)?))))
             else {
                 if root.file(path).is_some() {
                     root.put(path, None);

@@ -166,6 +166,7 @@ impl Versions {
             limits,
             stop: &self.stop,
             watch: self.watch.as_ref(),
+            rematch: news,
             only: only.as_ref(),
         }
         .run();

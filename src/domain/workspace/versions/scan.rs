@@ -52,6 +52,8 @@ pub(super) struct Scan<'a> {
     pub limits: &'a Limits,
     pub stop: &'a AtomicBool,
     pub watch: Option<&'a Watch>,
+    /// A rule that holds everywhere is another than it was: what was not ignored may be now.
+    pub rematch: bool,
     /// Only these directories can have changed; none for all.
     pub only: Option<&'a News>,
 }
@@ -77,7 +79,7 @@ impl Scan<'_> {
             depth: 0,
             known: Some(Arc::new(self.known.clone())),
             rules: Arc::default(),
-            rematch: false,
+            rematch: self.rematch,
             slot: 0,
         };
         let queue = Queue { jobs: vec![job], open: 1, slots: vec![None], ..Queue::default() };
