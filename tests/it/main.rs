@@ -12,6 +12,7 @@ mod agent;
 mod bad_calls;
 mod bad_http;
 mod bad_input;
+mod baselines;
 mod changes;
 mod compaction;
 mod crash;
