@@ -74,7 +74,8 @@ async fn the_users_repository_stays_as_it_is_to_the_byte() {
     put(&workspace, "copy.txt", "loose\n");
     put(&workspace, "README.md", "# Other\n");
     fs::remove_file(workspace.join("a/b.txt")).expect("a file");
-    for query in ["", "?since_version=git:HEAD", "?since_version=git:HEAD~1&renames=true", "?since_version=git:nothing"] {
+    for query in ["", "?since_version=git:HEAD", "?since_version=git:HEAD~1&renames=true", "?since_version=git:nothing"]
+    {
         server.rest.get(&format!("/files/changes{query}")).await;
     }
     server.through(Door::Rest).get_patch(json!({"since_version": "git:HEAD~2"})).await.expect("a patch");
@@ -185,7 +186,11 @@ async fn a_work_tree_whose_repository_is_elsewhere_has_versions() {
 async fn bytes_come_back_whatever_attributes_and_settings_say() {
     let setup = Setup::new();
     let workspace = setup.workspace();
-    put(&workspace, ".gitattributes", "*.crlf text eol=crlf\n*.id ident\n*.up filter=upper\n*.auto text=auto\n*.u16 working-tree-encoding=UTF-16\n");
+    put(
+        &workspace,
+        ".gitattributes",
+        "*.crlf text eol=crlf\n*.id ident\n*.up filter=upper\n*.auto text=auto\n*.u16 working-tree-encoding=UTF-16\n",
+    );
     git(&workspace, &["config", "filter.upper.clean", "tr a-z A-Z"]);
     git(&workspace, &["config", "filter.upper.smudge", "tr A-Z a-z"]);
     put(&workspace, "a.crlf", "one\r\ntwo\r\n");
@@ -226,7 +231,7 @@ async fn an_index_is_believed_only_where_it_can_be() {
     git(&workspace, &["checkout", "-qb", "other"]);
     put(&workspace, "conflict", "other\n");
     git(&workspace, &["commit", "-qam", "Other"]);
-    git(&workspace, &["checkout", "-q", "main"]);
+    git(&workspace, &["checkout", "-q", "-"]);
     put(&workspace, "conflict", "mine\n");
     git(&workspace, &["commit", "-qam", "Mine"]);
     assert!(!repo::command(&workspace).args(["merge", "-q", "other"]).output().expect("git runs").status.success());
@@ -255,7 +260,8 @@ async fn an_index_that_cannot_be_read_is_not_used() {
     let server = setup.start();
     assert_same_as_git(&server, &server.newest_version().await, "garbage");
     drop(server);
-    for args in [["update-index", "--split-index"], ["update-index", "--index-version=4"], ["sparse-checkout", "init"]] {
+    for args in [["update-index", "--split-index"], ["update-index", "--index-version=4"], ["sparse-checkout", "init"]]
+    {
         let setup = Setup::new();
         let workspace = setup.workspace();
         put(&workspace, "a/b", "b\n");
@@ -265,7 +271,8 @@ async fn an_index_that_cannot_be_read_is_not_used() {
         put(&workspace, "a/c", "c\n");
         let server = setup.start();
         assert_same_as_git(&server, &server.newest_version().await, args[1]);
-        assert_eq!(changes(&server, "since_version=git:HEAD").await.len(), tree(&workspace).len() - 1);
+        let since = changes(&server, "since_version=git:HEAD").await;
+        assert_eq!((since.len(), &since[0]["path"]), (1, &json!("a/c")), "{args:?} {since:?}");
     }
     // Ids of another length: no revisions, but versions.
     let setup = plain();
@@ -285,7 +292,8 @@ async fn names_and_links_of_every_kind_come_back() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let setup = plain();
     let workspace = setup.workspace();
-    for name in [&b"new\nline"[..], b"\xff\xfe", b"q\"uote", b" space ", b"-dash", "\u{fc}".as_bytes(), b"back\\slash"] {
+    for name in [&b"new\nline"[..], b"\xff\xfe", b"q\"uote", b" space ", b"-dash", "\u{fc}".as_bytes(), b"back\\slash"]
+    {
         fs::write(workspace.join(OsStr::from_bytes(name)), name).expect("a file");
     }
     symlink("nowhere", workspace.join("dangling")).expect("a link");
@@ -309,7 +317,8 @@ async fn a_repository_of_another_user_is_read() {
     let setup = Setup::new();
     let workspace = setup.workspace();
     // Only root can give a file away.
-    let is_given = Command::new("chown").args(["-R", "12345:12345"]).arg(&workspace).status().expect("chown runs").success();
+    let is_given =
+        Command::new("chown").args(["-R", "12345:12345"]).arg(&workspace).status().expect("chown runs").success();
     let server = setup.start();
     assert_eq!(changes(&server, "since_version=git:HEAD").await, Vec::<Value>::new());
     assert_same_as_git(&server, &server.newest_version().await, "of another user");
@@ -329,7 +338,10 @@ async fn a_huge_file_is_known_by_its_figures() {
     huge.set_len(300 * 1024 * 1024 + 1).expect("a size");
     let body = server.rest.read(&format!("/files/changes?since_version={first}")).await;
     let change = &body["changes"][0];
-    assert_eq!((&change["type"], &change["truncated"], &body["complete"]), (&json!("modified"), &json!(true), &json!(false)));
+    assert_eq!(
+        (&change["type"], &change["truncated"], &body["complete"]),
+        (&json!("modified"), &json!(true), &json!(false))
+    );
     assert_eq!((&change["old_size"], &change["new_size"]), (&json!(300 << 20), &json!((300 << 20) + 1)), "{change}");
     put(&workspace, "small", "1");
     let done = server.rest.post("/files/revert", &json!({"version": first})).await.ok();
@@ -348,7 +360,7 @@ async fn a_huge_file_is_known_by_its_figures() {
 async fn a_history_that_is_rewritten_takes_no_version_along() {
     let setup = Setup::new();
     let workspace = setup.workspace();
-    put(&workspace, "deep/a.txt", "1\n");
+    put(&workspace, "deep/a.txt", "only here\n");
     put(&workspace, "b.txt", "1\n");
     git(&workspace, &["add", "-A"]);
     git(&workspace, &["commit", "-qm", "First"]);
@@ -371,13 +383,25 @@ async fn a_history_that_is_rewritten_takes_no_version_along() {
 #[tokio::test]
 async fn nobodys_settings_change_a_patch() {
     let setup = plain();
-    put(&setup.folder("home"), ".gitconfig", "[diff]\n\tnoprefix = true\n\tcontext = 0\n[core]\n\tattributesFile = ~/attributes\n");
+    put(
+        &setup.folder("home"),
+        ".gitconfig",
+        "[diff]\n\tnoprefix = true\n\tcontext = 0\n[core]\n\tattributesFile = ~/attributes\n",
+    );
     put(&setup.folder("home"), "attributes", "*.md binary\n");
     put(&setup.folder("home"), ".config/git/attributes", "*.md -diff\n");
-    let server = setup.start();
+    let mut server = setup.start();
     let since = server.version().await;
     put(&setup.workspace(), "README.md", "# A project\nmore\n");
     let patch = server.through(Door::Rest).get_patch(json!({"since_version": since})).await.expect("a patch");
     let patch = String::from_utf8(patch).expect("UTF-8");
     assert!(patch.starts_with("diff --git a/README.md b/README.md\n") && patch.ends_with("+more\n"), "{patch}");
+    // Nor does what is no setting at all, or a data directory that was somebody else's, take a version away.
+    put(&setup.folder("home"), ".gitconfig", "[broken");
+    server.restart().await;
+    said(Command::new("chown").args(["-R", "12345:12345"]).arg(setup.data_dir()));
+    server.restart().await;
+    let done = server.rest.post("/files/revert", &json!({"version": since})).await.ok();
+    assert_eq!(done["skipped"], json!([]), "{done}");
+    assert_eq!(fs::read(setup.workspace().join("README.md")).expect("a file"), b"# A project\n");
 }

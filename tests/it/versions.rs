@@ -39,7 +39,8 @@ async fn versions_are_listed_and_their_changes_told(door: Door) {
     put(&server, "new/empty", "");
     put(&server, "new/binary", b"\0\xff");
     fs::remove_file(server.workspace().join("before.txt")).expect("a file");
-    let reply = client.get_file_changes(json!({"since_version": reply.body["current_version"]})).await.expect("changes");
+    let reply =
+        client.get_file_changes(json!({"since_version": reply.body["current_version"]})).await.expect("changes");
     assert!(reply.cursor.is_some());
     let body = reply.body;
     assert_eq!((&body["complete"], &body["left_out"]), (&json!(true), &json!([])), "{body}");
@@ -57,8 +58,14 @@ async fn versions_are_listed_and_their_changes_told(door: Door) {
     let readme = &changes[0];
     assert_eq!(readme["old_content"], "# A project\n");
     assert_eq!(readme["new_content"], "# A project\nwith more\n");
-    assert!(readme["diff"].as_str().is_some_and(|diff| diff.ends_with("@@ -1 +1,2 @@\n # A project\n+with more\n")), "{readme}");
-    assert_eq!((&readme["additions"], &readme["deletions"], &readme["is_binary"]), (&json!(1), &json!(0), &json!(false)));
+    assert!(
+        readme["diff"].as_str().is_some_and(|diff| diff.ends_with("@@ -1 +1,2 @@\n # A project\n+with more\n")),
+        "{readme}"
+    );
+    assert_eq!(
+        (&readme["additions"], &readme["deletions"], &readme["is_binary"]),
+        (&json!(1), &json!(0), &json!(false))
+    );
     assert_eq!((&readme["old_size"], &readme["new_size"]), (&json!(12), &json!(22)));
     assert_eq!((&readme["old_mode"], &readme["new_mode"]), (&json!(0o100_644), &json!(0o100_644)));
     assert_eq!((&readme["origin"]["by"], &readme["origin"]["version"]), (&json!("outside"), &body["current_version"]));
@@ -71,7 +78,10 @@ async fn versions_are_listed_and_their_changes_told(door: Door) {
     let below = client.get_file_changes(json!({"path": "new", "since_version": baseline})).await.expect("changes").body;
     assert_eq!(list(&below, "changes").len(), 3);
     let one = client.get_file_changes(json!({"path": "README.md", "context": 0})).await.expect("changes").body;
-    assert!(one["changes"][0]["diff"].as_str().is_some_and(|diff| diff.ends_with("@@ -1,0 +2 @@\n+with more\n")), "{one}");
+    assert!(
+        one["changes"][0]["diff"].as_str().is_some_and(|diff| diff.ends_with("@@ -1,0 +2 @@\n+with more\n")),
+        "{one}"
+    );
     let none = client.get_file_changes(json!({"path": "ne"})).await.expect("changes").body;
     assert_eq!(list(&none, "changes").len(), 0, "a name is whole");
     let until = body["current_version"].clone();
@@ -89,7 +99,8 @@ async fn versions_are_listed_and_their_changes_told(door: Door) {
     let versions = client.list_versions(json!({})).await.expect("versions");
     assert!(versions.cursor.is_some());
     let all = list(&versions.body, "versions").clone();
-    let ids: Vec<u64> = all.iter().map(|it| it["id"].as_str().expect("an id")[1..].parse().expect("a number")).collect();
+    let ids: Vec<u64> =
+        all.iter().map(|it| it["id"].as_str().expect("an id")[1..].parse().expect("a number")).collect();
     assert!(ids.is_sorted_by(|one, other| one > other), "{ids:?}");
     assert_eq!(versions.body["pagination"]["total"], all.len());
     let first = all.last().expect("one");
@@ -106,7 +117,8 @@ async fn versions_are_listed_and_their_changes_told(door: Door) {
     assert_eq!(list(&dry, "changes").len(), 4, "{dry}");
     assert_eq!((dry.get("version_before"), dry.get("version_after")), (None, None));
     assert!(server.workspace().join("new/file.txt").exists());
-    let done = client.revert_files(json!({"version": baseline, "paths": ["README.md", "new"]})).await.expect("an answer").body;
+    let done =
+        client.revert_files(json!({"version": baseline, "paths": ["README.md", "new"]})).await.expect("an answer").body;
     assert_eq!((&done["changes"], &done["skipped"]), (&dry["changes"], &json!([])));
     assert!(!server.workspace().join("new").exists());
     assert_eq!(fs::read(server.workspace().join("README.md")).expect("a file"), b"# A project\n");
@@ -152,7 +164,9 @@ async fn an_unchanged_answer_is_not_told_again(door: Door) {
     put(&server, "a.txt", "one\n");
     let first = client.get_file_changes(json!({})).await.expect("changes").body;
     let tag = first["etag"].as_str().expect("a tag").to_owned();
-    for known in [tag.clone(), format!("\"{tag}\""), format!("W/\"{tag}\""), format!("\"other\", \"{tag}\""), "*".into()] {
+    for known in
+        [tag.clone(), format!("\"{tag}\""), format!("W/\"{tag}\""), format!("\"other\", \"{tag}\""), "*".into()]
+    {
         let reply = client.get_file_changes(json!({"if_none_match": known})).await.expect("an answer");
         assert_eq!(reply.body, json!({"etag": tag, "not_modified": true}), "{known}");
         assert!(reply.cursor.is_some());
@@ -200,13 +214,23 @@ async fn bad_questions_are_refused_by_name(door: Door) {
         ("permission_denied", vec![], json!({"path": "/etc"})),
     ] {
         let refused = client.get_file_changes(query.clone()).await.expect_err("a bad question");
-        assert_eq!((refused.code.as_str(), refused.fields.clone()), (code, fields.iter().map(|it| (*it).to_owned()).collect()), "{query} {refused:?}");
+        assert_eq!(
+            (refused.code.as_str(), refused.fields.clone()),
+            (code, fields.iter().map(|it| (*it).to_owned()).collect()),
+            "{query} {refused:?}"
+        );
     }
-    for (code, fields, query) in
-        [bad("limit", json!({"limit": -1})), bad("limit", json!({"limit": 1000})), bad("cursor", json!({"cursor": "f-YQ"}))]
-    {
+    for (code, fields, query) in [
+        bad("limit", json!({"limit": -1})),
+        bad("limit", json!({"limit": 1000})),
+        bad("cursor", json!({"cursor": "f-YQ"})),
+    ] {
         let refused = client.list_versions(query.clone()).await.expect_err("a bad question");
-        assert_eq!((refused.code.as_str(), refused.fields.clone()), (code, fields.iter().map(|it| (*it).to_owned()).collect()), "{query} {refused:?}");
+        assert_eq!(
+            (refused.code.as_str(), refused.fields.clone()),
+            (code, fields.iter().map(|it| (*it).to_owned()).collect()),
+            "{query} {refused:?}"
+        );
     }
     for (code, fields, wish) in [
         unknown(json!({"version": "v999"})),
@@ -217,7 +241,11 @@ async fn bad_questions_are_refused_by_name(door: Door) {
         ("precondition_failed", vec![], json!({"version": "v1", "expected_version": "v77"})),
     ] {
         let refused = client.revert_files(wish.clone()).await.expect_err("a bad wish");
-        assert_eq!((refused.code.as_str(), refused.fields.clone()), (code, fields.iter().map(|it| (*it).to_owned()).collect()), "{wish} {refused:?}");
+        assert_eq!(
+            (refused.code.as_str(), refused.fields.clone()),
+            (code, fields.iter().map(|it| (*it).to_owned()).collect()),
+            "{wish} {refused:?}"
+        );
         if code == "precondition_failed" {
             assert!(refused.detail.contains("is at v1,"), "{refused:?}");
         }
@@ -263,10 +291,14 @@ async fn revisions_of_git_are_versions_to_start_from(door: Door) {
     let check = async |packed: bool| {
         for name in ["HEAD~1", "HEAD^", "light", "heavy", "feature/one", "refs/heads/feature/one", id.trim(), short] {
             let query = json!({"since_version": format!("git:{name}")});
-            let body = client.get_file_changes(query).await.unwrap_or_else(|refused| panic!("{name}: {refused:?}")).body;
+            let body =
+                client.get_file_changes(query).await.unwrap_or_else(|refused| panic!("{name}: {refused:?}")).body;
             assert_eq!(body["since_version"], format!("git:{name}"));
             assert_eq!(list(&body, "changes").len(), 1, "{name} {packed}: {body}");
-            assert_eq!((&body["changes"][0]["path"], &body["changes"][0]["type"]), (&json!("second.txt"), &json!("created")));
+            assert_eq!(
+                (&body["changes"][0]["path"], &body["changes"][0]["type"]),
+                (&json!("second.txt"), &json!("created"))
+            );
         }
         let head = client.get_file_changes(json!({"since_version": "git:HEAD"})).await.expect("changes").body;
         assert_eq!(list(&head, "changes").len(), 0);

@@ -48,7 +48,7 @@ use self::{
 pub(in crate::domain) use self::{
     difference::{Ask, Compared, Contents, Difference, DifferenceKind},
     lack::{Lack, LackReason, Limits, lacks_from, lacks_to},
-    objects::MAX_STORED,
+    objects::{MAX_STORED, nobodys_settings},
 };
 
 /// What the names of half-written files begin and end with; they are in no version.
