@@ -158,7 +158,7 @@ impl OpenCode {
             max_bytes: if wish.patch { super::workspace::MAX_STORED } else { MAX_COMPARED },
             patch: wish.patch,
         };
-        let etag = etag(&wish, &since, &until, &current);
+        let etag = etag(&ask, &asked, &wish, (&since, &until), &current);
         let empty = FileChanges {
             changes: Vec::new(),
             current_version: current,
@@ -172,8 +172,11 @@ impl OpenCode {
             not_modified: false,
             patch: None,
         };
-        let is_known =
-            |tags: &str| tags.split(',').any(|tag| tag.trim().trim_matches('"') == empty.etag || tag.trim() == "*");
+        // A tag that was made weak on its way, as proxies that encode do it, is still the tag.
+        let is_known = |tags: &str| {
+            let mut tags = tags.split(',').map(str::trim);
+            tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == empty.etag)
+        };
         if wish.if_none_match.as_deref().is_some_and(is_known) {
             return Ok(FileChanges { not_modified: true, ..empty });
         }

@@ -253,6 +253,7 @@ impl OpenCode {
 }
 
 fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
+    workspace::nobodys_settings();
     let workspace = workspace::Workspace::open(&settings.workspace).map_err(|error| {
         let folder = settings.workspace.display();
         OpenError::Setting(Error::field("OPENCODE_WORKSPACE", format!("{folder} cannot be used: {error}")))

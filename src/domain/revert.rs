@@ -79,7 +79,8 @@ impl OpenCode {
     }
 
     async fn revert(&self, wish: RevertFiles, paths: Vec<Vec<u8>>, target: VersionRow) -> Result<Reverted> {
-        let before = self.take(Take::new(VersionCause::Request)).await?.record(self).await?;
+        // Held to the end: what is brought back is nobody else's change.
+        let (before, hold) = self.take(Take::new(VersionCause::Request)).await?.record_and_hold(self).await?;
         if let Some(expected) = wish.expected_version.filter(|expected| *expected != before.name()) {
             let detail = format!("the workspace is at {}, not at {expected}", before.name());
             return Err(Error::new(Code::PreconditionFailed, detail));
@@ -126,7 +127,7 @@ impl OpenCode {
             paths: Some(made.iter().map(|found| path_of(&found.path)).collect()),
             ..Take::new(VersionCause::Revert)
         };
-        let after = self.take(take).await?.record(self).await?;
+        let after = self.take_holding(hold, take).await?.record(self).await?;
         if !made.is_empty() {
             self.0.store.append(Batch::new().note(told(&target.name(), &made))).await?;
         }

@@ -7,6 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, oneshot, watch};
 
 mod hear;
 mod record;
+mod upkeep;
 
 use record::prepare;
 
@@ -24,7 +26,7 @@ use super::{
     error::{Code, Error, Result},
     event::FilesChanged,
     id::{ToolCallId, TurnId},
-    store::{Batch, NewVersion, VersionRow},
+    store::{NewVersion, VersionRow},
     version::VersionCause,
     workspace::{Ask, Lack, Limits, Looked, Reach, Versions, blocking, lacks_from},
 };
@@ -85,6 +87,9 @@ pub(super) struct Take {
     /// What tools wrote.
     pub touched: HashMap<PathBuf, ToolCallId>,
 }
+
+/// While it is held nobody else takes a version.
+pub(super) struct Hold(OwnedMutexGuard<Latest>);
 
 /// A version that is taken and not stored yet. Nobody takes another one meanwhile.
 pub(super) struct Taken {
@@ -166,8 +171,13 @@ impl OpenCode {
     }
 
     /// Takes a version: looks, compares with the one before, and prepares what is to be stored.
-    pub(super) async fn take(&self, mut wanted: Take) -> Result<Taken> {
-        let mut guard = Arc::clone(&self.0.snapshots.latest).lock_owned().await;
+    pub(super) async fn take(&self, wanted: Take) -> Result<Taken> {
+        let hold = Hold(Arc::clone(&self.0.snapshots.latest).lock_owned().await);
+        self.take_holding(hold, wanted).await
+    }
+
+    /// As [`Self::take`], by who keeps the others from it.
+    pub(super) async fn take_holding(&self, Hold(mut guard): Hold, mut wanted: Take) -> Result<Taken> {
         // Known only now: another look may have come first.
         let is_there = *self.0.snapshots.baseline.borrow();
         wanted.cause = match wanted.cause {
@@ -283,8 +293,15 @@ impl OpenCode {
         let take =
             Take { turn_id: Some(turn_id.clone()), touched: changes.touched(), ..Take::new(VersionCause::AfterTurn) };
         let domain = self.clone();
+        // Its place in the queue is taken here: who comes after the turn is not to be taken for the turn.
+        let mut latest = Box::pin(Arc::clone(&self.0.snapshots.latest).lock_owned());
+        let at_once = futures_util::poll!(&mut latest);
         self.0.tasks.spawn(async move {
-            let taken = match domain.take(take).await {
+            let hold = Hold(match at_once {
+                Poll::Ready(guard) => guard,
+                Poll::Pending => latest.await,
+            });
+            let taken = match domain.take_holding(hold, take).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     tracing::warn!(error = %error, cause = ?error.cause(), "a turn ends without a version");
@@ -309,42 +326,6 @@ impl OpenCode {
                 tracing::warn!(error = %error, cause = ?error.cause(), "a session begins without a baseline");
             }
         });
-    }
-
-    /// Gives up versions over the limits, and the objects that only they needed.
-    async fn give_up_old_versions(&self) {
-        let outcome = async {
-            let guard = Arc::clone(&self.0.snapshots.latest).lock_owned().await;
-            let engine = self.engine().await?;
-            let limits = self.0.settings.versions;
-            let read = self.read(|snapshot| Ok((snapshot.all_versions()?, snapshot.baseline()?))).await?;
-            let (mut all, baseline) = read.value;
-            let stored = {
-                let engine = engine.clone();
-                blocking(move || engine.stored_bytes()).await.map_err(failed)?
-            };
-            let newest = all.last().map(|(id, _)| *id);
-            let kept = if stored > limits.stored_bytes { (all.len() as u64 / 2).min(limits.kept) } else { limits.kept };
-            let over = all.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));
-            let old: Vec<u64> = all
-                .iter()
-                .take(over)
-                .map(|(id, _)| *id)
-                .filter(|id| Some(*id) != baseline && Some(*id) != newest)
-                .collect();
-            if old.is_empty() && stored <= limits.stored_bytes {
-                return Ok(());
-            }
-            all.retain(|(id, _)| !old.contains(id));
-            self.0.store.append(Batch::new().forget(old)).await?;
-            let trees: Vec<Oid> = all.iter().filter_map(|(_, tree)| Oid::from_str(tree).ok()).collect();
-            blocking(move || engine.prune(&trees)).await.map_err(failed)?;
-            drop(guard);
-            Result::Ok(())
-        };
-        if let Err(error) = outcome.await {
-            tracing::warn!(error = %error, cause = ?error.cause(), "old versions could not be given up");
-        }
     }
 }
 

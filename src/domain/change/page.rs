@@ -9,7 +9,7 @@ use crate::domain::{
     list::{DEFAULT_LIMIT, MAX_LIMIT, Pagination},
     part::json_len,
     version::{PathReason, shown},
-    workspace::{Compared, Contents, Difference},
+    workspace::{Ask, Compared, Contents, Difference},
 };
 
 /// Lines around each change where the request says nothing.
@@ -134,10 +134,15 @@ impl FileChange {
     }
 }
 
-/// The same for the same question about the same trees.
-pub(super) fn etag(wish: &GetFileChanges, since: &End, until: &End, current: &str) -> String {
-    let GetFileChanges { path, context, renames, limit, cursor, patch, partial, .. } = wish;
-    let asked = format!("{path:?} {context:?} {renames} {limit:?} {cursor:?} {patch} {partial}");
+/// The same for the same question about the same trees, through whichever door it came.
+pub(super) fn etag(
+    ask: &Ask,
+    asked: &Asked,
+    wish: &GetFileChanges,
+    (since, until): (&End, &End),
+    current: &str,
+) -> String {
+    let asked = format!("{ask:?} {} {:?} {}", asked.limit, asked.after, wish.partial);
     let ends = format!("{} {:?} {} {:?}", since.tree, since.lacks, until.tree, until.lacks);
     let names = format!("{:?} {:?} {current}", since.name, until.name);
     let hash = Sha256::digest(format!("{asked}\n{ends}\n{names}"));

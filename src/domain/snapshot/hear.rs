@@ -40,9 +40,14 @@ impl OpenCode {
             }
             settle = if last.elapsed() < settle * 3 { (settle * 2).min(MAX_SETTLE) } else { SETTLE };
             last = Instant::now();
-            // What a turn changes is told when it ends.
-            if self.running().is_none()
-                && watch.hear()
+            // What a turn changes is told when it ends, and what others changed meanwhile after it.
+            while let Some(running) = self.running() {
+                tokio::select! {
+                    () = running.done() => {}
+                    () = self.0.stopping.cancelled() => return,
+                }
+            }
+            if watch.hear()
                 && let Err(error) = self.take_and_record(Take::new(VersionCause::Outside)).await
             {
                 tracing::warn!(error = %error, cause = ?error.cause(), "changes from outside have no version");

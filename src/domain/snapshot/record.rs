@@ -4,7 +4,7 @@ use std::{collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path}
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Began, Latest, Take, Taken};
+use super::{Began, Hold, Latest, Take, Taken};
 use crate::domain::{
     OpenCode,
     error::Result,
@@ -86,7 +86,11 @@ impl Taken {
     }
 
     /// Notes that it is stored, and lets the next one be taken.
-    pub(in crate::domain) fn stored(mut self, domain: &OpenCode) -> VersionRow {
+    pub(in crate::domain) fn stored(self, domain: &OpenCode) -> VersionRow {
+        self.settle(domain).0
+    }
+
+    fn settle(mut self, domain: &OpenCode) -> (VersionRow, Hold) {
         if let Some(version) = self.version.take() {
             self.guard.next = version.row.id + 1;
             if let Some(began) = self.guard.turn.as_mut().filter(|_| version.by != VersionCause::AfterTurn) {
@@ -104,11 +108,16 @@ impl Taken {
         if let Some(turn) = self.turn.take() {
             self.guard.turn = Some(turn);
         }
-        self.row
+        (self.row, Hold(self.guard))
     }
 
     /// Stores it by itself.
-    pub(in crate::domain) async fn record(mut self, domain: &OpenCode) -> Result<VersionRow> {
+    pub(in crate::domain) async fn record(self, domain: &OpenCode) -> Result<VersionRow> {
+        self.record_and_hold(domain).await.map(|(row, _)| row)
+    }
+
+    /// Stores it by itself, and keeps everybody else from taking one until the next is taken by this.
+    pub(in crate::domain) async fn record_and_hold(mut self, domain: &OpenCode) -> Result<(VersionRow, Hold)> {
         let mut batch = self.add_to(Batch::new(), None);
         if let Some(began) = &self.turn {
             batch = batch.version_before(&began.turn_id, self.row.id);
@@ -116,7 +125,7 @@ impl Taken {
         if self.version.is_some() || self.turn.is_some() {
             domain.0.store.append(batch).await?;
         }
-        Ok(self.stored(domain))
+        Ok(self.settle(domain))
     }
 }
 

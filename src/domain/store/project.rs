@@ -23,6 +23,8 @@ pub(super) const ERASE: &str = "erase";
 const CONTEXT: &str = "context";
 /// In `meta`: what the model of the next turn is told.
 pub(super) const NOTES: &str = "notes";
+/// The number of the version that the session began with.
+pub(super) const BASELINE: &str = "baseline";
 
 /// Where and when an event happens.
 pub(super) struct At<'a> {
@@ -45,7 +47,10 @@ pub(super) fn apply(
             delete_messages(tx)?;
             // A title may be made of a message's words, and nobody can read the old session any more.
             tx.execute("UPDATE sessions SET title = ''", [])?;
-            tx.execute("DELETE FROM meta WHERE key = ?1", [NOTES])?;
+            // The new session has no baseline before its own is there, whatever happens until then.
+            for key in [NOTES, BASELINE] {
+                tx.execute("DELETE FROM meta WHERE key = ?1", [key])?;
+            }
             put(tx, ERASE, &true)?;
             return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
         }

@@ -64,7 +64,7 @@ pub(super) fn record(tx: &Transaction<'_>, new: &NewVersion) -> rusqlite::Result
         row.lacks
     ])?;
     if *is_baseline {
-        project::put(tx, "baseline", &row.id)?;
+        project::put(tx, project::BASELINE, &row.id)?;
     }
     let mut origin = tx.prepare_cached(
         "INSERT INTO origins (path, version, cause, at, turn, tool_call) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -107,7 +107,7 @@ impl Snapshot<'_> {
 
     /// The number of the version that the session began with.
     pub(crate) fn baseline(&self) -> rusqlite::Result<Option<u64>> {
-        project::get(self.tx, "baseline")
+        project::get(self.tx, project::BASELINE)
     }
 
     /// A page of versions, newest first.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 18] = [
+const OPTIONAL: [&str; 21] = [
     "parent_session_id",
     "summary_message_id",
     "kept_from_message_id",
@@ -22,6 +22,9 @@ const OPTIONAL: [&str; 18] = [
     "finish_reason",
     "etag",
     "mime_type",
+    "old_path",
+    "old_content",
+    "diff",
 ];
 
 /// Texts that hold JSON.
@@ -31,7 +34,7 @@ const JSON: [&str; 3] = ["input", "metadata", "details"];
 const TIMES: [&str; 5] = ["_at", "at", "time", "timestamp", "last_activity"];
 
 /// Prefixes of enum values.
-const ENUMS: [&str; 8] = [
+const ENUMS: [&str; 10] = [
     "MESSAGE_ROLE_",
     "FINISH_REASON_",
     "HEALTH_STATUS_",
@@ -40,6 +43,8 @@ const ENUMS: [&str; 8] = [
     "RESYNC_REASON_",
     "PROCESS_ENDING_",
     "PERMISSION_MODE_",
+    "FILE_CHANGE_TYPE_",
+    "VERSION_CAUSE_",
 ];
 
 /// A message of the second door as the first would have it.

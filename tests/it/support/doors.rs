@@ -44,7 +44,7 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 13] = [
+pub const CODES: [(&str, u16, tonic::Code); 14] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
@@ -55,6 +55,7 @@ pub const CODES: [(&str, u16, tonic::Code); 13] = [
     ("precondition_failed", 412, tonic::Code::Aborted),
     ("range_not_satisfiable", 416, tonic::Code::OutOfRange),
     ("too_large", 413, tonic::Code::OutOfRange),
+    ("patch_incomplete", 422, tonic::Code::FailedPrecondition),
     ("unimplemented", 501, tonic::Code::Unimplemented),
     ("unavailable", 503, tonic::Code::Unavailable),
     ("insufficient_storage", 507, tonic::Code::ResourceExhausted),
@@ -217,7 +218,7 @@ impl Client {
         Ok(Reply { body: reply.body["turn"].clone(), cursor: None })
     }
 
-    async fn call(&self, rest: (&str, &str, Option<Value>), rpc: (&str, Value)) -> Outcome {
+    pub(super) async fn call(&self, rest: (&str, &str, Option<Value>), rpc: (&str, Value)) -> Outcome {
         if self.door != Door::Rest {
             return self.unary(rpc.0, rpc.1).await;
         }
@@ -295,7 +296,7 @@ fn cursor(metadata: &MetadataMap) -> Option<String> {
     metadata.get("event-cursor").map(|cursor| cursor.to_str().expect("text").to_owned())
 }
 
-fn page(query: &Value) -> Value {
+pub(super) fn page(query: &Value) -> Value {
     let fields = query.as_object().into_iter().flatten();
     fields
         .filter(|(name, _)| ["limit", "offset", "cursor"].contains(&name.as_str()))
@@ -322,7 +323,7 @@ fn send_wish(wish: &Value) -> Value {
     wish
 }
 
-fn with_query(path: &str, query: &Value) -> String {
+pub(super) fn with_query(path: &str, query: &Value) -> String {
     let fields = query.as_object().into_iter().flatten();
     let pairs = fields.map(|(name, value)| match value {
         Value::String(text) => (name.clone(), text.clone()),
@@ -335,12 +336,12 @@ fn with_query(path: &str, query: &Value) -> String {
     format!("{path}?{}", serde_urlencoded::to_string(pairs.collect::<Vec<_>>()).expect("a query"))
 }
 
-fn base64(value: &Value) -> Vec<u8> {
+pub(super) fn base64(value: &Value) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.decode(text(value)).expect("base64")
 }
 
 #[track_caller]
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }

@@ -3,14 +3,17 @@
 pub mod alike;
 pub mod client;
 pub mod doors;
+pub mod edits;
 pub mod files;
 pub mod fold;
 pub mod following;
 pub mod grammar;
 pub mod model;
+pub mod repo;
 pub mod rpc;
 pub mod server;
 pub mod sse;
+pub mod versions;
 pub mod wire;
 
 use std::time::Duration;

@@ -151,6 +151,14 @@ impl Versions {
     }
 }
 
+/// A patch as git takes it. libgit2 says of a renamed binary file that it differs, even where only its name does.
+fn applicable<'a>(found: &Difference, patch: &'a [u8]) -> &'a [u8] {
+    const DIFFERS: &[u8] = b"\nBinary files ";
+    let is_same = found.old.zip(found.new).is_some_and(|(old, new)| old.oid == new.oid);
+    let at = if is_same { patch.windows(DIFFERS.len()).position(|part| part == DIFFERS) } else { None };
+    at.map_or(patch, |at| &patch[..=at])
+}
+
 fn difference(index: usize, delta: &git2::DiffDelta<'_>) -> Option<Difference> {
     let side = |file: git2::DiffFile<'_>| Side { oid: file.id(), mode: u32::from(file.mode()) };
     let path = |file: git2::DiffFile<'_>| file.path_bytes().map(<[u8]>::to_vec);
@@ -243,10 +251,11 @@ impl Compared<'_> {
                 match git2::Patch::from_diff(&self.diff, found.index).map_err(failed)? {
                     Some(mut patch) => {
                         let text = patch.to_buf().map_err(failed)?;
+                        let text = applicable(found, &text);
                         if whole.text.len() + text.len() > max_bytes {
                             Some("patch_too_large")
                         } else {
-                            whole.text.extend_from_slice(&text);
+                            whole.text.extend_from_slice(text);
                             None
                         }
                     }

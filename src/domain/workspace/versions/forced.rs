@@ -12,7 +12,7 @@ use rustix::fs::AtFlags;
 use super::{
     Lack,
     content::{self, Read},
-    manifest::{Dir, Figures, Kind},
+    manifest::{Dir, Figures, File, Kind},
     objects::Keeper,
     scan::Scan,
 };
@@ -22,15 +22,30 @@ impl Scan<'_> {
     pub(super) fn force(&self, keeper: &Keeper<'_>, root: &mut Dir, lacks: &mut Vec<Lack>) -> io::Result<bool> {
         let mut changed = false;
         for path in self.forced {
-            if root.holds(path) {
+            let place = Path::new(OsStr::from_bytes(path));
+            let above = super::open_above(self.root, place);
+            if let (Some(watch), Some((above, _)), Some(dir)) = (self.watch, &above, place.parent()) {
+                // Nothing else leads into a directory that is ignored.
+                watch.add(above.as_fd(), dir);
+            }
+            let stat = above
+                .as_ref()
+                .and_then(|(above, name)| rustix::fs::statat(above, *name, AtFlags::SYMLINK_NOFOLLOW).ok());
+            let (Some((above, name)), Some((stat, kind))) =
+                (above, stat.and_then(|stat| Some((stat, Kind::of(&stat)?))))
+            else {
+                if root.file(path).is_some() {
+                    root.put(path, None);
+                    changed = true;
+                }
+                continue;
+            };
+            let is_same = |file: &File| file.kind == kind && file.figures == Figures::of(&stat) && !file.racy;
+            if root.file(path).is_some_and(is_same) {
                 continue;
             }
-            let place = Path::new(OsStr::from_bytes(path));
-            let Some((above, name)) = super::open_above(self.root, place) else { continue };
-            let Ok(stat) = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let Some(kind) = Kind::of(&stat) else { continue };
             let file = match self.known.file(path) {
-                Some(file) if file.kind == kind && file.figures == Figures::of(&stat) && !file.racy => *file,
+                Some(file) if is_same(file) => *file,
                 Some(_) | None => match content::read(keeper, above.as_fd(), name, kind, self.limits)? {
                     Read::File(file) => {
                         changed = true;
@@ -47,6 +62,7 @@ impl Scan<'_> {
         }
         Ok(changed)
     }
+
     pub(super) fn is_forced(&self, path: &Path) -> bool {
         let path = path.as_os_str().as_bytes();
         self.forced.binary_search_by(|own| own.as_slice().cmp(path)).is_ok()

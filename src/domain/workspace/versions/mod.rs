@@ -2,7 +2,7 @@
 //! directory. The user's repository is read where that spares work, and never written. All of this blocks.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     ffi::OsStr,
     io,
     os::{
@@ -48,7 +48,7 @@ use self::{
 pub(in crate::domain) use self::{
     difference::{Ask, Compared, Contents, Difference, DifferenceKind},
     lack::{Lack, LackReason, Limits, lacks_from, lacks_to},
-    objects::MAX_STORED,
+    objects::{MAX_STORED, nobodys_settings},
 };
 
 /// What the names of half-written files begin and end with; they are in no version.
@@ -150,10 +150,10 @@ impl Versions {
     fn look_around(&self, limits: &Limits, carried: &[Lack], reach: Reach) -> io::Result<Looked> {
         let mut state = self.state();
         let (seed, news) = self.meet_the_user(&mut state)?;
-        let dirty = self.watch.as_ref().and_then(Watch::take);
+        let heard = self.watch.as_ref().and_then(Watch::take);
         let is_whole = carried.iter().all(|lack| lack.reason == LackReason::Ignored);
-        let only = dirty.filter(|_| reach == Reach::Heard && !news && is_whole && !state.empty);
-        if only.as_ref().is_some_and(BTreeSet::is_empty) {
+        let only = heard.filter(|_| reach == Reach::Heard && !news && is_whole && !state.empty);
+        if only.as_ref().is_some_and(|only| only.dirty.is_empty()) {
             return Ok(Looked { tree: self.tree(&state.manifest)?, lacks: self.still(carried, &state.manifest) });
         }
         let scanned = Scan {
@@ -166,6 +166,7 @@ impl Versions {
             limits,
             stop: &self.stop,
             watch: self.watch.as_ref(),
+            rematch: news,
             only: only.as_ref(),
         }
         .run();

@@ -4,16 +4,19 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
-use git2::{ObjectType, Odb, Oid, Repository};
+use git2::{ConfigLevel, ObjectType, Odb, Oid, Repository};
 use sha1::{Digest, Sha1};
 
 use super::manifest::{Dir, Node};
 
 /// Bytes of the largest file whose content is stored; of larger ones size, time and hash are kept.
 pub(in crate::domain) const MAX_STORED: u64 = 10 * 1024 * 1024;
+
+/// Where a repository names others to read from, below its objects.
+const ALTERNATES: &str = "info/alternates";
 
 /// Where the objects are.
 #[derive(Clone, Debug)]
@@ -23,50 +26,60 @@ pub(super) struct Objects {
 
 /// The object store in the hands of one thread.
 pub(super) struct Store {
+    /// With what is borrowed from the user.
     pub repository: Repository,
+    own: Repository,
     large: PathBuf,
 }
 
 /// Reads and writes objects.
 pub(super) struct Keeper<'a> {
     odb: Odb<'a>,
+    own: Odb<'a>,
     large: &'a Path,
 }
 
 impl Objects {
-    /// Opens the store, which is made if it is missing, and borrows from the user's repository if there is
-    /// one (its folder of objects).
+    /// Opens the store, which is made if it is missing, and borrows from the user's repository if there is one (its
+    /// folder of objects).
     pub(super) fn open(folder: &Path, borrowed: Option<&Path>) -> io::Result<Self> {
         let objects = Self { folder: folder.to_owned() };
-        if !folder.join("HEAD").exists() {
-            let mut options = git2::RepositoryInitOptions::new();
-            options.bare(true).external_template(false).no_reinit(false);
-            Repository::init_opts(folder, &options).map_err(failed)?;
+        for bare in [&objects.folder, &objects.reading()] {
+            make(bare)?;
         }
+        // What is written goes by what is here alone.
+        let _ = fs::remove_file(objects.own().join(ALTERNATES));
         objects.borrow_from(borrowed)?;
         Ok(objects)
     }
 
     /// Names the user's folder of objects as the place to look for what is not here.
     pub(super) fn borrow_from(&self, borrowed: Option<&Path>) -> io::Result<()> {
-        let mut line = borrowed.map(|path| path.as_os_str().as_encoded_bytes().to_vec()).unwrap_or_default();
-        if line.contains(&b'\n') {
-            // Such a path cannot be said in this file.
-            line.clear();
+        let mut lines = b"../../objects.git/objects\n".to_vec();
+        let line = borrowed.map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        // Such a path cannot be said in this file.
+        if !line.contains(&b'\n') {
+            lines.extend_from_slice(line);
+            lines.push(b'\n');
         }
-        line.push(b'\n');
-        let file = self.folder.join("objects/info/alternates");
-        if fs::read(&file).is_ok_and(|old| old == line) {
+        let file = self.reading().join("objects").join(ALTERNATES);
+        if fs::read(&file).is_ok_and(|old| old == lines) {
             return Ok(());
         }
-        fs::create_dir_all(self.folder.join("objects/info"))?;
-        fs::write(file, line)
+        fs::create_dir_all(self.reading().join("objects/info"))?;
+        fs::write(file, lines)
     }
 
     /// For the thread that asks.
     pub(super) fn store(&self) -> io::Result<Store> {
-        let repository = Repository::open_bare(&self.folder).map_err(failed)?;
-        Ok(Store { repository, large: self.large() })
+        let repository = Repository::open_bare(self.reading()).map_err(failed)?;
+        let own = Repository::open_bare(&self.folder).map_err(failed)?;
+        Ok(Store { repository, own, large: self.large() })
+    }
+
+    /// A repository without an object of its own, which has ours and the user's.
+    fn reading(&self) -> PathBuf {
+        self.folder.with_file_name("reading.git")
     }
 
     /// Where the objects of our own are.
@@ -82,16 +95,19 @@ impl Objects {
 
 impl Store {
     pub(super) fn keeper(&self) -> io::Result<Keeper<'_>> {
-        Ok(Keeper { odb: self.repository.odb().map_err(failed)?, large: &self.large })
+        let (odb, own) = (self.repository.odb().map_err(failed)?, self.own.odb().map_err(failed)?);
+        Ok(Keeper { odb, own, large: &self.large })
     }
 }
 
 impl Keeper<'_> {
-    /// Stores an object, unless it is here or in the user's repository, which libgit2 would otherwise touch.
+    /// Stores an object. A content that the user's repository has is left there; a tree is not: without it nothing of
+    /// a version could be said any more when the user's git throws it away.
     pub(super) fn keep(&self, kind: ObjectType, content: &[u8]) -> io::Result<Oid> {
         let oid = id(kind.str(), content);
-        if !self.odb.exists(oid) {
-            self.odb.write(kind, content).map_err(failed)?;
+        let known = if kind == ObjectType::Tree { &self.own } else { &self.odb };
+        if !known.exists(oid) {
+            self.own.write(kind, content).map_err(failed)?;
         }
         Ok(oid)
     }
@@ -163,6 +179,38 @@ impl Keeper<'_> {
     pub(super) fn empty_tree(&self) -> io::Result<Oid> {
         self.keep(ObjectType::Tree, &[])
     }
+}
+
+/// Makes a bare repository, or what is missing of one.
+fn make(folder: &Path) -> io::Result<()> {
+    if Repository::open_bare(folder).is_ok() {
+        return Ok(());
+    }
+    // Never the objects: they may be all that is left of what somebody wants back.
+    for name in ["config", "HEAD"] {
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let mut options = git2::RepositoryInitOptions::new();
+    options.bare(true).external_template(false).no_reinit(false);
+    Repository::init_opts(folder, &options).map(drop).map_err(failed)
+}
+
+/// Settings and attributes of whoever runs the server are not for us: they would change patches. And a repository of
+/// another user is read like any other, since nothing in it is ever run. To be called before anything of git is used.
+pub(in crate::domain) fn nobodys_settings() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let levels = [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global];
+        #[allow(unsafe_code, reason = "libgit2 has no other way")]
+        // SAFETY: this changes variables of the process that only libgit2 reads, and it comes before its first use.
+        let outcomes = unsafe {
+            let owner = git2::opts::set_verify_owner_validation(false);
+            levels.map(|level| git2::opts::set_search_path(level, "")).into_iter().chain([owner]).collect::<Vec<_>>()
+        };
+        for error in outcomes.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "git's settings could not be left out");
+        }
+    });
 }
 
 /// The id of a content, as git counts it.

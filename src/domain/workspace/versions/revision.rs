@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, path::Path};
 
-use git2::Oid;
+use git2::{IndexEntryExtendedFlag, Oid};
 
 use super::{
     Versions,
@@ -40,13 +40,23 @@ impl Versions {
 
 /// What the user's git takes for unchanged: its own content of a file may be another than the file's, where an
 /// attribute says so.
-pub(in crate::domain) struct GitView(HashMap<Vec<u8>, Oid>);
+#[derive(Default)]
+pub(in crate::domain) struct GitView {
+    /// The contents of files that are as git saw them.
+    same: HashMap<Vec<u8>, Oid>,
+    /// Those of files that a sparse checkout leaves out.
+    absent: HashMap<Vec<u8>, Oid>,
+}
 
 impl GitView {
     /// Whether git sees no difference there.
     pub(in crate::domain) fn is_same(&self, found: &Difference) -> bool {
-        found.kind == DifferenceKind::Modified
-            && found.old.is_some_and(|side| self.0.get(&found.path) == Some(&side.oid))
+        let known = match found.kind {
+            DifferenceKind::Modified => &self.same,
+            DifferenceKind::Deleted => &self.absent,
+            DifferenceKind::Created | DifferenceKind::Renamed | DifferenceKind::TypeChanged => return false,
+        };
+        found.old.is_some_and(|side| known.get(&found.path) == Some(&side.oid))
     }
 }
 
@@ -56,11 +66,15 @@ impl Versions {
         let state = self.state();
         let entries = state.git.as_ref().and_then(|git| git.entries(&self.folder.join("index")));
         let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
-        let same = entries.into_iter().filter(|entry| {
-            (entry.flags >> 12) & 3 == 0
-                && state.manifest.file(&entry.path).is_some_and(|file| file.figures.is_of(entry))
-        });
-        Ok(GitView(same.map(|entry| (entry.path, entry.id)).collect()))
+        let mut view = GitView::default();
+        for entry in entries.into_iter().filter(|entry| (entry.flags >> 12) & 3 == 0) {
+            if state.manifest.file(&entry.path).is_some_and(|file| file.figures.is_of(&entry)) {
+                view.same.insert(entry.path, entry.id);
+            } else if entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0 {
+                view.absent.insert(entry.path, entry.id);
+            }
+        }
+        Ok(view)
     }
 }
 

@@ -3,7 +3,6 @@
 //! above it, never through a link, so that the look cannot leave the workspace.
 
 use std::{
-    collections::BTreeSet,
     ffi::{OsStr, OsString},
     io,
     ops::Bound,
@@ -33,7 +32,7 @@ use super::{
     objects::{Keeper, Objects},
     rules::{Compiled, Rules},
     seed::Seed,
-    watch::Watch,
+    watch::{News, Watch},
 };
 
 /// Directories below each other that a look follows.
@@ -53,8 +52,10 @@ pub(super) struct Scan<'a> {
     pub limits: &'a Limits,
     pub stop: &'a AtomicBool,
     pub watch: Option<&'a Watch>,
+    /// A rule that holds everywhere is another than it was: what was not ignored may be now.
+    pub rematch: bool,
     /// Only these directories can have changed; none for all.
-    pub only: Option<&'a BTreeSet<Vec<u8>>>,
+    pub only: Option<&'a News>,
 }
 
 /// What it saw.
@@ -78,7 +79,7 @@ impl Scan<'_> {
             depth: 0,
             known: Some(Arc::new(self.known.clone())),
             rules: Arc::default(),
-            rematch: false,
+            rematch: self.rematch,
             slot: 0,
         };
         let queue = Queue { jobs: vec![job], open: 1, slots: vec![None], ..Queue::default() };
@@ -137,7 +138,7 @@ impl Shared<'_> {
             Err(error) => return Err(error.into()),
         };
         if let (Some(only), Some(known), false) = (self.scan.only, &job.known, job.rematch)
-            && !only.contains(job.path.as_os_str().as_bytes())
+            && only.is_known_below(job.path.as_os_str().as_bytes(), known)
         {
             self.pass_through(job, dir, known);
             return Ok(());
@@ -162,6 +163,10 @@ impl Shared<'_> {
         for (name, node) in &known.entries {
             let Node::Dir(below) = node else { continue };
             let path = job.path.join(OsStr::from_bytes(name));
+            if self.scan.leads_to_forced(&path) && rules.ignores(&path, true) {
+                // Nothing of it belongs to a version but what the user's index has.
+                continue;
+            }
             if self.leads_to_change(&path) {
                 let (above, rules, name) = (Arc::clone(&dir), Arc::clone(&rules), OsStr::from_bytes(name).to_owned());
                 let known = Some(Arc::clone(below));
@@ -176,7 +181,7 @@ impl Shared<'_> {
     /// Whether a directory or anything below it can have changed.
     fn leads_to_change(&self, path: &Path) -> bool {
         let path = path.as_os_str().as_bytes();
-        self.scan.only.is_none_or(|only| {
+        self.scan.only.is_none_or(|News { dirty: only, .. }| {
             only.range::<[u8], _>((Bound::Included(path), Bound::Unbounded))
                 .next()
                 .is_some_and(|found| is_within(found, path))
@@ -185,6 +190,11 @@ impl Shared<'_> {
                     .next()
                     .is_some_and(|found| is_within(found, path))
         })
+    }
+
+    /// Whether a directory came to be where it is since the last look.
+    fn is_fresh(&self, path: &Path) -> bool {
+        self.scan.only.is_some_and(|only| only.fresh.contains(path.as_os_str().as_bytes()))
     }
 
     /// Which of the entries belong to a version, and what they are.
@@ -220,6 +230,8 @@ impl Shared<'_> {
                         }
                         continue;
                     }
+                    // Another directory of that name: what is known of the one before says nothing of what is below it.
+                    let rematch = rematch || self.is_fresh(&path);
                     if let Some(old) = old.as_ref().filter(|_| !rematch && !self.leads_to_change(&path)) {
                         kept.push((name.as_bytes().into(), Arc::clone(old)));
                         continue;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     mem::MaybeUninit,
+    ops::Bound,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -17,8 +18,34 @@ use rustix::{
     io::Errno,
 };
 
+use super::manifest::{Dir, Node};
+
 /// Most directories that are watched: each takes about a kilobyte of the kernel.
 const MAX_DIRECTORIES: usize = 50_000;
+
+/// What was heard of.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Directories in which something changed.
+    pub dirty: BTreeSet<Vec<u8>>,
+    /// Directories that came to be there: what lies below them may be nothing of what was there before.
+    pub fresh: BTreeSet<Vec<u8>>,
+}
+
+impl News {
+    /// Whether nothing happened in this directory itself, and all that happened further down lies below what is known
+    /// of it. A directory without a file is watched, but not known.
+    pub(super) fn is_known_below(&self, dir: &[u8], known: &Dir) -> bool {
+        let prefix = if dir.is_empty() { Vec::new() } else { [dir, b"/"].concat() };
+        let below = self.dirty.range::<[u8], _>((Bound::Included(prefix.as_slice()), Bound::Unbounded));
+        let mut names = below.map_while(|path| path.strip_prefix(prefix.as_slice()));
+        let is_known = |name: &[u8]| {
+            let first = name.split(|byte| *byte == b'/').next().unwrap_or_default();
+            matches!(known.get(first), Some(Node::Dir(_)))
+        };
+        !self.dirty.contains(dir) && names.all(is_known)
+    }
+}
 
 /// Ears for one workspace.
 pub(in crate::domain) struct Watch {
@@ -29,7 +56,7 @@ pub(in crate::domain) struct Watch {
 #[derive(Default)]
 struct Heard {
     paths: HashMap<i32, Vec<u8>>,
-    dirty: BTreeSet<Vec<u8>>,
+    news: News,
     /// Something may have been missed: only a look at everything is the truth.
     missed: bool,
     /// No more directories can be watched here.
@@ -78,11 +105,11 @@ impl Watch {
 
     /// Hears all that has happened up to now. Answers the directories that may have changed, and forgets them; none
     /// where everything has to be looked at.
-    pub(super) fn take(&self) -> Option<BTreeSet<Vec<u8>>> {
+    pub(super) fn take(&self) -> Option<News> {
         let mut heard = self.drain();
-        let dirty = std::mem::take(&mut heard.dirty);
+        let news = std::mem::take(&mut heard.news);
         let missed = std::mem::replace(&mut heard.missed, false);
-        (!missed && !heard.deaf).then_some(dirty)
+        (!missed && !heard.deaf).then_some(news)
     }
 
     /// What was taken was not looked at after all.
@@ -93,7 +120,7 @@ impl Watch {
     /// Hears all that has happened up to now. Answers whether there is anything to look at.
     pub(in crate::domain) fn hear(&self) -> bool {
         let heard = self.drain();
-        heard.missed || !heard.dirty.is_empty()
+        heard.missed || !heard.news.dirty.is_empty()
     }
 
     fn drain(&self) -> MutexGuard<'_, Heard> {
@@ -136,7 +163,11 @@ impl Heard {
             return;
         }
         if let Some(path) = self.paths.get(&number) {
-            self.dirty.insert(path.clone());
+            if events.contains(ReadFlags::ISDIR) && events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                let above: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                self.news.fresh.insert([path, above, name].concat());
+            }
+            self.news.dirty.insert(path.clone());
         }
     }
 }
