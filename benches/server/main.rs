@@ -5,6 +5,7 @@
 //! server to measure.
 
 mod fanout;
+mod files;
 mod model;
 mod page;
 mod peer;
@@ -14,6 +15,7 @@ mod readers;
 mod replay;
 mod start;
 mod table;
+mod tree;
 mod turn;
 
 use std::process::ExitCode;
@@ -26,7 +28,7 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 type Group = (&'static str, fn(&mut Table) -> Result<()>);
 
 /// The groups of rows, in the order of the table.
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 9] = [
     ("start", start::measure),
     ("idle", start::measure_idle),
     ("rate", rate::measure),
@@ -34,6 +36,8 @@ const GROUPS: [Group; 7] = [
     ("fanout", fanout::measure),
     ("replay", replay::measure),
     ("page", page::measure),
+    ("files", files::measure),
+    ("busy", files::measure_turn),
 ];
 
 fn main() -> ExitCode {

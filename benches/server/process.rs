@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -106,8 +106,28 @@ impl Home {
     }
 
     /// The log's file.
-    pub(crate) fn log(&self) -> std::path::PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.0.path().join("data/log.sqlite3")
+    }
+
+    /// The folder of all of it.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The folder that the agent works in.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.0.path().join("workspace")
+    }
+
+    /// The server's own folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    /// Where the server keeps what the workspace held at its last look.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.data().join("versions/manifest")
     }
 
     /// What the disk below takes to keep 4 KiB, in milliseconds: what is promised is synced, so that this is part of

@@ -7,6 +7,7 @@ use git2::{Delta, Diff, DiffFindOptions, DiffOptions, Oid};
 use super::{
     Versions,
     lack::{Lack, LackReason},
+    narrow::{Narrowed, narrow},
     objects::{Keeper, MAX_STORED, failed},
 };
 
@@ -114,10 +115,23 @@ impl Versions {
             .show_binary(ask.patch)
             .id_abbrev(40)
             .max_size(i64::try_from(ask.max_bytes).unwrap_or(i64::MAX));
-        if let Some(path) = &ask.path {
-            options.disable_pathspec_match(true).pathspec(path.clone());
+        // libgit2 reads all of both trees, unless it is told where to look.
+        let found = narrow(repository, trees, ask.path.as_deref())?;
+        let sides = match &found {
+            Narrowed::Paths(paths) if paths.is_empty() => (None, None),
+            Narrowed::Paths(_) | Narrowed::Anywhere => (Some(&old), Some(&new)),
+        };
+        let places = match found {
+            Narrowed::Paths(paths) => paths,
+            Narrowed::Anywhere => ask.path.iter().cloned().collect(),
+        };
+        if !places.is_empty() {
+            options.disable_pathspec_match(true);
         }
-        let mut diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options)).map_err(failed)?;
+        for path in places {
+            options.pathspec(path);
+        }
+        let mut diff = repository.diff_tree_to_tree(sides.0, sides.1, Some(&mut options)).map_err(failed)?;
         let keeper = store.keeper()?;
         if ask.renames {
             // What is not stored can be compared by its id alone.

@@ -69,6 +69,13 @@ impl Figures {
     }
 }
 
+impl File {
+    /// Whether these figures say that it is as it was.
+    pub(super) fn is_as(&self, stat: &Stat) -> bool {
+        !self.racy && self.figures == Figures::of(stat) && Kind::of(stat) == Some(self.kind)
+    }
+}
+
 impl Kind {
     /// None for what is in no version: directories, pipes, sockets, devices.
     pub(super) fn of(stat: &Stat) -> Option<Self> {
@@ -92,8 +99,14 @@ impl Kind {
 
 impl Dir {
     pub(super) fn get(&self, name: &[u8]) -> Option<&Node> {
+        self.place(name).map(|(_, node)| node)
+    }
+
+    /// An entry, with its name as it is kept here.
+    pub(super) fn place(&self, name: &[u8]) -> Option<(&[u8], &Node)> {
         let place = self.entries.binary_search_by(|(own, _)| own.as_ref().cmp(name)).ok()?;
-        Some(&self.entries[place].1)
+        let (name, node) = &self.entries[place];
+        Some((name, node))
     }
 
     /// The file at a path below.

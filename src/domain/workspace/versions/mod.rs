@@ -26,6 +26,7 @@ mod difference;
 mod forced;
 mod lack;
 mod manifest;
+mod narrow;
 mod objects;
 mod prune;
 mod restore;

@@ -3,6 +3,7 @@
 //! above it, never through a link, so that the look cannot leave the workspace.
 
 use std::{
+    borrow::Cow,
     ffi::{OsStr, OsString},
     io,
     ops::Bound,
@@ -17,8 +18,9 @@ use std::{
     },
 };
 
+use git2::IndexEntry;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
@@ -28,7 +30,7 @@ use super::{
     content::{self, Read},
     crew::{Job, Queue, Shared},
     forced::is_within,
-    manifest::{Dir, Figures, File, Kind, Name, Node},
+    manifest::{Dir, File, Kind, Name, Node},
     objects::{Keeper, Objects},
     rules::{Compiled, Rules},
     seed::Seed,
@@ -157,7 +159,7 @@ impl Shared<'_> {
 
     /// A directory that is as it was, on the way to one that may not be.
     fn pass_through(&self, job: &Job, dir: OwnedFd, known: &Dir) {
-        let (rules, _) = self.rules(job, &dir);
+        let (rules, _) = self.rules(job, &dir, true, true);
         let dir = Arc::new(dir);
         let (mut jobs, mut kept) = (Vec::new(), Vec::new());
         for (name, node) in &known.entries {
@@ -206,15 +208,26 @@ impl Shared<'_> {
         entries: Vec<(OsString, FileType)>,
     ) -> io::Result<()> {
         let known = job.known.as_deref();
-        let (rules, rematch) = self.rules(job, &dir);
+        let has = |wanted: &str| entries.iter().any(|(name, _)| name == wanted);
+        let (rules, rematch) = self.rules(job, &dir, has(".gitignore"), has(".gitattributes"));
         let dir = Arc::new(dir);
+        let seed = self.scan.seed.map(|seed| (seed, seed.below(&job.path)));
         let (mut files, mut same, mut jobs, mut kept) = (Vec::new(), true, Vec::new(), Vec::new());
         for (name, mut kind) in entries {
             if kind == FileType::Unknown {
                 let Ok(stat) = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 kind = FileType::from_raw_mode(stat.st_mode);
             }
-            let old = known.and_then(|known| known.get(name.as_bytes()));
+            let place = known.and_then(|known| known.place(name.as_bytes()));
+            let old = place.map(|(_, node)| node);
+            if let (Some((name, Node::File(old))), false) = (place, rematch)
+                && let Some(stat) = stat(dir.as_fd(), name)
+                && old.is_as(&stat)
+            {
+                // What most files are costs nothing but the look.
+                files.push((Cow::Borrowed(name), *old));
+                continue;
+            }
             let path = job.path.join(&name);
             match kind {
                 FileType::Directory => {
@@ -251,10 +264,10 @@ impl Shared<'_> {
                         }
                         continue;
                     }
-                    match self.file(keeper, dir.as_fd(), &name, &path, old, &rules)? {
+                    match self.file(keeper, dir.as_fd(), &name, &path, old, (&rules, seed))? {
                         Some((file, unchanged)) => {
                             same &= unchanged;
-                            files.push((name.into_vec().into_boxed_slice(), file));
+                            files.push((Cow::Owned(name.into_vec()), file));
                         }
                         None => same = false,
                     }
@@ -264,7 +277,8 @@ impl Shared<'_> {
         }
         let old_files =
             known.map_or(0, |known| known.entries.iter().filter(|(_, node)| matches!(node, Node::File(_))).count());
-        let files = (!same || files.len() != old_files).then_some(files);
+        let files = (!same || files.len() != old_files)
+            .then(|| files.into_iter().map(|(name, file)| (name.into_owned().into_boxed_slice(), file)).collect());
         self.answer(job, files, kept, jobs);
         Ok(())
     }
@@ -277,20 +291,15 @@ impl Shared<'_> {
         name: &OsStr,
         path: &Path,
         old: Option<&File>,
-        rules: &Rules,
+        (rules, seed): (&Rules, Option<(&Seed, &[IndexEntry])>),
     ) -> io::Result<Option<(File, bool)>> {
-        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(None) };
+        let Some(stat) = stat(dir, name.as_bytes()) else { return Ok(None) };
         let Some(kind) = Kind::of(&stat) else { return Ok(None) };
-        let figures = Figures::of(&stat);
-        if let Some(old) = old
-            && old.kind == kind
-            && old.figures == figures
-            && !old.racy
-        {
+        if let Some(old) = old.filter(|old| old.is_as(&stat)) {
             return Ok(Some((*old, true)));
         }
-        if let Some(seed) = self.scan.seed
-            && let Some(file) = seed.file(keeper, path, kind, &stat, rules)
+        if let Some((seed, below)) = seed
+            && let Some(file) = seed.file(below, keeper, path, kind, &stat, rules)
         {
             return Ok(Some((file, false)));
         }
@@ -309,8 +318,8 @@ impl Shared<'_> {
         }
     }
 
-    /// The rules in this directory, and whether one of them is another than it was.
-    fn rules(&self, job: &Job, dir: &OwnedFd) -> (Arc<Rules>, bool) {
+    /// The rules in this directory, which may have files of them, and whether one of them is another than it was.
+    fn rules(&self, job: &Job, dir: &OwnedFd, may_ignore: bool, may_convert: bool) -> (Arc<Rules>, bool) {
         let compiled = self.scan.compiled;
         let mut rules = Arc::clone(&job.rules);
         let mut rematch = job.rematch;
@@ -326,11 +335,12 @@ impl Shared<'_> {
             Some(Node::File(file)) => Some(file.figures),
             Some(Node::Dir(_)) | None => None,
         });
-        let own = compiled.ignored(dir.as_fd(), ".gitignore", &job.path);
+        let own = may_ignore.then(|| compiled.ignored(dir.as_fd(), ".gitignore", &job.path)).flatten();
         if own.as_ref().map(|(figures, _)| *figures) != known {
             rematch = true;
         }
-        let converted = self.scan.seed.and_then(|_| compiled.converted(dir.as_fd(), ".gitattributes", &job.path));
+        let converted = self.scan.seed.filter(|_| may_convert);
+        let converted = converted.and_then(|_| compiled.converted(dir.as_fd(), ".gitattributes", &job.path));
         (Rules::below(&rules, own.map(|(_, rules)| rules), converted), rematch)
     }
 
@@ -351,6 +361,10 @@ impl Shared<'_> {
             self.more.notify_all();
         }
     }
+}
+
+fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
 }
 
 /// The names in a directory that can belong to a version or lead to what does.

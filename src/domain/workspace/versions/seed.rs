@@ -124,10 +124,23 @@ impl Seed {
         Self { entries, written }
     }
 
-    /// The file as the index knows it, if that can be trusted: the figures are those that git saw, no attribute changes
+    /// The entries below a directory.
+    pub(super) fn below(&self, dir: &Path) -> &[IndexEntry] {
+        let dir = dir.as_os_str().as_bytes();
+        if dir.is_empty() {
+            return &self.entries;
+        }
+        let (from, to) = ([dir, b"/"].concat(), [dir, b"0"].concat());
+        // '0' comes after '/'.
+        let place = |path: &[u8]| self.entries.partition_point(|entry| entry.path.as_slice() < path);
+        &self.entries[place(&from)..place(&to)]
+    }
+
+    /// The file as one of the entries below its directory knows it, if that can be trusted: the figures are those that git saw, no attribute changes
     /// its content, and what is stored has its size.
     pub(super) fn file(
         &self,
+        below: &[IndexEntry],
         keeper: &Keeper<'_>,
         path: &Path,
         kind: Kind,
@@ -135,8 +148,8 @@ impl Seed {
         rules: &Rules,
     ) -> Option<File> {
         let name = path.as_os_str().as_bytes();
-        let place = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(name)).ok()?;
-        let entry = &self.entries[place];
+        let place = below.binary_search_by(|entry| entry.path.as_slice().cmp(name)).ok()?;
+        let entry = &below[place];
         let figures = Figures::of(stat);
         let mode = match kind {
             Kind::Plain => 0o100_644,

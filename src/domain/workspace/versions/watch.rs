@@ -162,6 +162,12 @@ impl Heard {
         if is_ours || name.eq_ignore_ascii_case(b".git") {
             return;
         }
+        if events.contains(ReadFlags::ISDIR) && events.intersects(ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO) {
+            // Another directory may have this name now, whose content nobody heard of; and what is heard below has the
+            // old name.
+            self.missed = true;
+            return;
+        }
         if let Some(path) = self.paths.get(&number) {
             if events.contains(ReadFlags::ISDIR) && events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                 let above: &[u8] = if path.is_empty() { b"" } else { b"/" };
