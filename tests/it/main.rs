@@ -46,5 +46,7 @@ mod tools_files;
 mod traps;
 mod turn_versions;
 mod turns;
+mod user_git;
 mod versions;
 mod views;
+mod watching;

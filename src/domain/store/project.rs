@@ -23,8 +23,6 @@ pub(super) const ERASE: &str = "erase";
 const CONTEXT: &str = "context";
 /// In `meta`: what the model of the next turn is told.
 pub(super) const NOTES: &str = "notes";
-/// The number of the version that the session began with.
-pub(super) const BASELINE: &str = "baseline";
 
 /// Where and when an event happens.
 pub(super) struct At<'a> {
@@ -48,9 +46,7 @@ pub(super) fn apply(
             // A title may be made of a message's words, and nobody can read the old session any more.
             tx.execute("UPDATE sessions SET title = ''", [])?;
             // The new session has no baseline before its own is there, whatever happens until then.
-            for key in [NOTES, BASELINE] {
-                tx.execute("DELETE FROM meta WHERE key = ?1", [key])?;
-            }
+            tx.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [NOTES, super::version_rows::BASELINE])?;
             put(tx, ERASE, &true)?;
             return Ok((EventKind::SessionReset(put_session(tx, event)?), Some(seq)));
         }

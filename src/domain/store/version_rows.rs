@@ -12,6 +12,8 @@ use crate::domain::{
     version::{Origin, VersionCause},
 };
 
+/// The number of the version that the session began with, among the store's own values.
+pub(super) const BASELINE: &str = "baseline";
 /// Most files of one version whose origin is kept: past it, who changed them is known by the version alone.
 const MAX_ORIGINS: usize = 10_000;
 
@@ -64,7 +66,7 @@ pub(super) fn record(tx: &Transaction<'_>, new: &NewVersion) -> rusqlite::Result
         row.lacks
     ])?;
     if *is_baseline {
-        project::put(tx, project::BASELINE, &row.id)?;
+        project::put(tx, BASELINE, &row.id)?;
     }
     let mut origin = tx.prepare_cached(
         "INSERT INTO origins (path, version, cause, at, turn, tool_call) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -107,7 +109,7 @@ impl Snapshot<'_> {
 
     /// The number of the version that the session began with.
     pub(crate) fn baseline(&self) -> rusqlite::Result<Option<u64>> {
-        project::get(self.tx, project::BASELINE)
+        project::get(self.tx, BASELINE)
     }
 
     /// A page of versions, newest first.

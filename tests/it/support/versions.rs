@@ -118,12 +118,6 @@ impl Server {
         self.changes_since(version).await.iter().map(name).collect()
     }
 
-    /// The first `files_changed` after that cursor.
-    pub async fn files_changed_after(&self, cursor: &str) -> Value {
-        let path = format!("/events?types=files_changed&after={cursor}");
-        self.rest.stream(&path).await.next().await.json
-    }
-
     /// Waits until a version of that cause is there, and answers it.
     pub async fn version_by(&self, cause: &str) -> Value {
         until("a version", async || {

@@ -2,11 +2,11 @@
 //! and what no version knows is left alone.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -47,7 +47,9 @@ impl Versions {
                     Some(if keeper.size(side.oid).is_some() { "too_large" } else { "gone" })
                 }
                 // What is there is in no version: it would be lost for good.
-                (None, Some(_)) if !manifest.holds(&found.path) && self.is_there(path) => Some("ignored"),
+                (None, Some(_)) if !manifest.holds(&found.path) && self.is_there(path) && !self.is_hollow(path) => {
+                    Some("ignored")
+                }
                 _ => None,
             };
             match why {
@@ -56,6 +58,10 @@ impl Versions {
             }
         }
         Ok((can, skipped))
+    }
+
+    fn is_hollow(&self, path: &Path) -> bool {
+        open_above(self.root.as_fd(), path).is_some_and(|(above, name)| is_hollow(above.as_fd(), name, 0))
     }
 
     /// Undoes the differences. Blocks.
@@ -130,7 +136,15 @@ impl Versions {
                 }
                 file.sync_all()?;
             }
-            rustix::fs::renameat(&above, &temporary, &above, name)?;
+            let put = || rustix::fs::renameat(&above, &temporary, &above, name);
+            match put() {
+                // Directories without a file are in no version, and nobody's loss.
+                Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) if is_hollow(above.as_fd(), name, 0) => {
+                    remove_hollow(above.as_fd(), name)?;
+                    put()?;
+                }
+                outcome => outcome?,
+            }
             Ok(())
         })();
         if done.is_err() {
@@ -153,6 +167,47 @@ impl Versions {
         }
         Ok(here)
     }
+}
+
+/// Directories below each other that are looked through for a file.
+const MAX_DEPTH: usize = 64;
+
+/// Whether there is nothing but directories in a directory.
+fn is_hollow(above: BorrowedFd<'_>, name: &OsStr, depth: usize) -> bool {
+    depth < MAX_DEPTH
+        && folders(above, name).is_ok_and(|(dir, names)| {
+            names.is_some_and(|names| names.iter().all(|name| is_hollow(dir.as_fd(), name, depth + 1)))
+        })
+}
+
+/// Removes a directory of nothing but directories; one that is not empty after all stays.
+fn remove_hollow(above: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let (dir, names) = folders(above, name)?;
+    for name in names.unwrap_or_default() {
+        remove_hollow(dir.as_fd(), &name)?;
+    }
+    rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}
+
+/// The names in a directory; none where one of them is no directory.
+fn folders(above: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, Option<Vec<OsString>>)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(above, name, flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok((dir, None));
+        }
+        names.push(name.to_owned());
+    }
+    Ok((dir, Some(names)))
 }
 
 /// Why one file could not be brought back, in one word; a full disk stops them all.
