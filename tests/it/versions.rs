@@ -210,8 +210,8 @@ async fn bad_questions_are_refused_by_name(door: Door) {
         bad("limit", json!({"limit": -1})),
         bad("cursor", json!({"cursor": "garbage"})),
         bad("cursor", json!({"cursor": "v-1"})),
-        ("permission_denied", vec![], json!({"path": "../outside"})),
-        ("permission_denied", vec![], json!({"path": "/etc"})),
+        ("permission_denied", vec!["path"], json!({"path": "../outside"})),
+        ("permission_denied", vec!["path"], json!({"path": "/etc"})),
     ] {
         let refused = client.get_file_changes(query.clone()).await.expect_err("a bad question");
         assert_eq!(
@@ -237,7 +237,7 @@ async fn bad_questions_are_refused_by_name(door: Door) {
         bad("version", json!({"version": ""})),
         bad("version", json!({"version": "git:HEAD"})),
         bad("paths", json!({"version": "v1", "paths": vec!["a"; 1001]})),
-        ("permission_denied", vec![], json!({"version": "v1", "paths": ["../outside"]})),
+        ("permission_denied", vec!["path"], json!({"version": "v1", "paths": ["../outside"]})),
         ("precondition_failed", vec![], json!({"version": "v1", "expected_version": "v77"})),
     ] {
         let refused = client.revert_files(wish.clone()).await.expect_err("a bad wish");

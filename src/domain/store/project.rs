@@ -347,18 +347,6 @@ pub(super) fn version_before(tx: &Transaction<'_>, id: &TurnId, version: u64) ->
     change_turn(tx, &here, |turn| turn.version_before = Some(format!("v{version}")))
 }
 
-/// Most notes for the next turn; older ones give way.
-const MAX_NOTES: usize = 10;
-
-/// Keeps what the model of the next turn is told.
-pub(super) fn note(tx: &Transaction<'_>, words: &str) -> rusqlite::Result<()> {
-    let mut notes: Vec<String> = get(tx, NOTES)?.unwrap_or_default();
-    notes.push(words.to_owned());
-    let over = notes.len().saturating_sub(MAX_NOTES);
-    notes.drain(..over);
-    put(tx, NOTES, &notes)
-}
-
 fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
     let mut agent = get::<AgentRow>(tx, "agent")?.unwrap_or(AgentRow {
         status: Activity::Idle,

@@ -90,6 +90,18 @@ pub(super) fn forget(tx: &Transaction<'_>, ids: &[u64]) -> rusqlite::Result<()> 
     Ok(())
 }
 
+/// Most notes for the next turn; older ones give way.
+const MAX_NOTES: usize = 10;
+
+/// Keeps what the model of the next turn is told.
+pub(super) fn note(tx: &Transaction<'_>, words: &str) -> rusqlite::Result<()> {
+    let mut notes: Vec<String> = project::get(tx, project::NOTES)?.unwrap_or_default();
+    notes.push(words.to_owned());
+    let over = notes.len().saturating_sub(MAX_NOTES);
+    notes.drain(..over);
+    project::put(tx, project::NOTES, &notes)
+}
+
 impl Snapshot<'_> {
     /// A version.
     pub(crate) fn version(&self, id: u64) -> rusqlite::Result<Option<VersionRow>> {

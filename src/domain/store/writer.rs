@@ -253,7 +253,7 @@ impl Writer {
                     Entry::Ledger(row) => ledger::record(&tx, row)?,
                     Entry::Version(version) => version_rows::record(&tx, version)?,
                     Entry::VersionBefore { turn_id, version } => project::version_before(&tx, turn_id, *version)?,
-                    Entry::Note(words) => project::note(&tx, words)?,
+                    Entry::Note(words) => version_rows::note(&tx, words)?,
                     Entry::Forget(versions) => version_rows::forget(&tx, versions)?,
                 }
             }
