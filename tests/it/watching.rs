@@ -52,7 +52,14 @@ async fn changes_from_outside_are_told_by_themselves() {
     // What was moved is heard of where it is now.
     put(&server, "old/deep/er/file.txt", "3\n");
     assert_eq!(told(&mut events, "old/deep/er/file.txt").await, [("old/deep/er/file.txt".into(), "modified".into())]);
-    // A folder that has been empty for a while, and one that comes from elsewhere.
+}
+
+/// A folder that has been empty for a while, and one that comes from elsewhere.
+#[tokio::test]
+async fn changes_in_folders_that_held_nothing_are_told_by_themselves() {
+    let server = Setup::new().start();
+    server.version().await;
+    let mut events = server.rest.stream("/events?types=files_changed").await;
     fs::create_dir_all(server.workspace().join("empty/inside")).expect("a folder");
     put(&server, "mark.txt", "1");
     told(&mut events, "mark.txt").await;
@@ -209,7 +216,8 @@ async fn a_crash_leaves_versions_that_hold() {
     assert_same_as_git(&server, &server.newest_version().await, "after a crash in a turn");
     server.rest.post("/files/revert", &json!({"version": before})).await.ok();
     assert_eq!(fs::read(setup.workspace().join("d0/40")).expect("a file"), b"40\n");
-    // What was kept from one start to the next may be gone or broken.
+    // What was kept from one start to the next may be gone or broken, or locked by who was killed.
+    fs::write(setup.data_dir().join("versions/objects.git/config.lock"), "").expect("a file");
     for damage in ["manifest", "objects.git/HEAD", "reading.git"] {
         server.kill();
         let path = setup.data_dir().join("versions").join(damage);

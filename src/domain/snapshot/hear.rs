@@ -38,7 +38,9 @@ impl OpenCode {
                 () = tokio::time::sleep(settle) => {}
                 () = self.0.stopping.cancelled() => return,
             }
-            settle = if last.elapsed() < settle * 3 { (settle * 2).min(MAX_SETTLE) } else { SETTLE };
+            // Who saves a file now and then is not made to wait for what a log does to us.
+            let never_stops = last.elapsed() < settle + SETTLE * 4;
+            settle = if never_stops { (settle * 2).min(MAX_SETTLE) } else { SETTLE };
             last = Instant::now();
             // What a turn changes is told when it ends, and what others changed meanwhile after it.
             while let Some(running) = self.running() {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use git2::{ObjectType, Oid, Repository, Tree};
+use git2::{Oid, Repository, Tree};
 
 use super::{forced::is_within, objects::failed};
 
@@ -11,57 +11,52 @@ const MAX_PATHS: usize = 5000;
 
 /// Paths that may differ between two trees.
 pub(super) enum Narrowed {
-    /// Only these, sorted; a directory stands for all that is below it.
+    /// Only these, sorted. All are files: libgit2 loses a directory among names such as "a", "a-b" and "a.b".
     Paths(Vec<Vec<u8>>),
     /// Too many to name.
     Anywhere,
 }
 
+/// A directory as either side has it.
+type Place = (Vec<u8>, Option<Oid>, Option<Oid>);
+
 /// Finds them, at or below `within` alone if it is given.
 pub(super) fn narrow(repository: &Repository, trees: (Oid, Oid), within: Option<&[u8]>) -> io::Result<Narrowed> {
     let mut paths = Vec::new();
-    let mut open = if trees.0 == trees.1 { Vec::new() } else { vec![(Vec::new(), trees.0, trees.1)] };
+    let mut open: Vec<Place> = vec![(Vec::new(), Some(trees.0), Some(trees.1))];
     while let Some((above, old, new)) = open.pop() {
-        let (old, new) = (repository.find_tree(old).map_err(failed)?, repository.find_tree(new).map_err(failed)?);
-        let path = |name: &[u8]| if above.is_empty() { name.to_vec() } else { [&above, name].join(&b'/') };
-        let is_wanted = |path: &[u8]| within.is_none_or(|within| is_within(path, within) || is_within(within, path));
-        for entry in &old {
-            let name = entry.name_bytes();
-            let Some((other, mode)) = find(&new, name) else {
-                paths.extend(Some(path(name)).filter(|path| is_wanted(path)));
-                continue;
-            };
-            if other == entry.id() && mode == entry.filemode_raw() {
-                continue;
-            }
-            let path = path(name);
-            if !is_wanted(&path) {
-                continue;
-            }
-            let tree = i32::from(git2::FileMode::Tree);
-            if entry.kind() == Some(ObjectType::Tree) && mode == tree {
-                open.push((path, entry.id(), other));
-            } else {
-                paths.push(path);
-            }
+        if old == new {
+            continue;
         }
-        for entry in &new {
-            if find(&old, entry.name_bytes()).is_none() {
-                paths.extend(Some(path(entry.name_bytes())).filter(|path| is_wanted(path)));
+        let tree = |id: Option<Oid>| id.map(|id| repository.find_tree(id).map_err(failed)).transpose();
+        let (old, new) = (tree(old)?, tree(new)?);
+        let of_new = new.iter().flat_map(Tree::iter);
+        let of_new = of_new.filter(|entry| !old.as_ref().is_some_and(|old| find(old, entry.name_bytes()).is_some()));
+        for entry in old.iter().flat_map(Tree::iter).chain(of_new) {
+            let name = entry.name_bytes();
+            let path = if above.is_empty() { name.to_vec() } else { [&above, name].join(&b'/') };
+            if within.is_some_and(|within| !is_within(&path, within) && !is_within(within, &path)) {
+                continue;
+            }
+            let sides = [&old, &new].map(|tree| tree.as_ref().and_then(|tree| find(tree, name)));
+            if sides[0] == sides[1] {
+                continue;
+            }
+            let below = |(id, mode): (Oid, i32)| (mode == i32::from(git2::FileMode::Tree)).then_some(id);
+            let dirs = sides.map(|side| side.and_then(below));
+            if sides.iter().zip(&dirs).any(|(side, dir)| side.is_some() && dir.is_none()) {
+                // What is wanted lies below a directory, and not below a file.
+                paths.extend(Some(path.clone()).filter(|path| within.is_none_or(|within| is_within(path, within))));
+            }
+            if dirs != [None, None] {
+                open.push((path, dirs[0], dirs[1]));
             }
         }
         if paths.len() > MAX_PATHS {
             return Ok(Narrowed::Anywhere);
         }
     }
-    if let Some(within) = within {
-        // A directory that is on one side alone, above what is wanted.
-        for path in paths.iter_mut().filter(|path| path.len() < within.len()) {
-            *path = within.to_vec();
-        }
-    }
     paths.sort();
-    paths.dedup();
     Ok(Narrowed::Paths(paths))
 }
 

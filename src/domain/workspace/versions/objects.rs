@@ -187,7 +187,8 @@ fn make(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     // Never the objects: they may be all that is left of what somebody wants back.
-    for name in ["config", "HEAD"] {
+    // A start that was killed leaves locks; the data directory is ours alone.
+    for name in ["config", "HEAD", "config.lock", "HEAD.lock"] {
         let _ = fs::remove_file(folder.join(name));
     }
     let mut options = git2::RepositoryInitOptions::new();
