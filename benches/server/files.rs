@@ -22,8 +22,9 @@ use crate::{
 
 const SIZES: [usize; 2] = [10_000, 100_000];
 const WARM: usize = 15;
-const COLD: usize = 5;
+const COLD: usize = 3;
 const FIRST: usize = 5;
+const LISTED: usize = 7;
 const EDITED: usize = 20;
 const CHANGES: &str = "/files/changes";
 
@@ -118,6 +119,7 @@ fn in_git(table: &mut Table, size: usize) -> Result<()> {
     unchanged(table, &tree, address)?;
     heard(table, &tree, address)?;
     edits(table, &tree, address)?;
+    list(table, &tree, address)?;
     let (peak, now) = (server.memory("VmHWM")?, server.memory("VmRSS")?);
     table.add(Row::new(
         format!("{size} files: RSS at its highest over all these, above the server on an empty folder (MiB)"),
@@ -239,6 +241,44 @@ fn edits(table: &mut Table, tree: &Tree, address: SocketAddr) -> Result<()> {
             beside.clone(),
         ));
     }
+    Ok(())
+}
+
+/// All files with size and time, page by page.
+fn list(table: &mut Table, tree: &Tree, address: SocketAddr) -> Result<()> {
+    let (mut ours, mut peer) = (Numbers::default(), Numbers::default());
+    let has_peer = Command::new("rg").arg("--version").output().is_ok();
+    for _ in 0..LISTED {
+        if has_peer {
+            let began = Instant::now();
+            let names = tree.run(Command::new("rg").args(["--files", "--hidden", "--glob=!.git", "--sort=path"]))?;
+            for name in String::from_utf8(names)?.lines() {
+                fs::symlink_metadata(tree.root.join(name))?;
+            }
+            peer.push_ms(began.elapsed());
+        }
+        let (mut time, mut count, mut cursor) = (Duration::ZERO, 0, String::new());
+        loop {
+            let (took, answer) = get(address, &format!("/files?recursive=true&cursor={cursor}"))?;
+            time += took;
+            count += answer["files"].as_array().map_or(0, Vec::len);
+            match answer["pagination"]["next_cursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        if count < tree.files.len() {
+            return Err(format!("{count} files listed of {}", tree.files.len()).into());
+        }
+        ours.push_ms(time);
+    }
+    let beside = format!("rg --files --sort path and an lstat of each {}", peer.spread());
+    table.add(Row::new(
+        format!("{} files, all listed in pages of 10,000 (min / median / max, ms)", tree.files.len()),
+        "1.2 x",
+        if has_peer { format!("{}; {}", ours.spread(), times(&ours, &peer)) } else { ours.spread() },
+        if has_peer { &beside } else { "rg is not installed" },
+    ));
     Ok(())
 }
 
