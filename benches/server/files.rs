@@ -219,11 +219,12 @@ fn edits(table: &mut Table, tree: &Tree, address: SocketAddr) -> Result<()> {
         if is_whole {
             tree.touch_rules()?;
         }
+        // Ours comes first: the server would hear of the edits and look at them while git runs.
+        let (time, answer) = get(address, CHANGES)?;
         let began = Instant::now();
         tree.git(&["status", "-uall"])?;
         tree.git(&["diff"])?;
         git.push_ms(began.elapsed());
-        let (time, answer) = get(address, CHANGES)?;
         let found = answer["changes"].as_array().map_or(0, Vec::len);
         let with_diff = answer["changes"].as_array().into_iter().flatten().filter(|change| change["diff"].is_string());
         if found != EDITED || with_diff.count() != EDITED {
