@@ -52,7 +52,10 @@ impl Tree {
     pub(crate) fn commit(&self) -> Result<()> {
         self.git(&["init", "--quiet", "--initial-branch=main"])?;
         self.git(&["add", "--all"])?;
-        self.git(&["-c", "user.name=Bench", "-c", "user.email=bench@example.org", "commit", "--quiet", "-m", "All"])?;
+        let name = ["-c", "user.name=Bench", "-c", "user.email=bench@example.org"];
+        // It would pack behind our back, and be in the way of the one below.
+        let quiet = ["-c", "maintenance.auto=false", "-c", "gc.auto=0"];
+        self.git(&[&name[..], &quiet, &["commit", "--quiet", "-m", "All"]].concat())?;
         self.git(&["gc", "--quiet"])?;
         // Not so late that git has to look twice.
         std::thread::sleep(std::time::Duration::from_millis(1100));

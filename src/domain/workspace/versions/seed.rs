@@ -82,8 +82,8 @@ impl UserGit {
     pub(super) fn entries(&self, copy: &Path) -> Option<(Vec<IndexEntry>, i64)> {
         let (_, written, _) = self.index_figures().filter(|(_, _, size)| *size as u64 <= MAX_INDEX)?;
         fs::copy(self.folder.join("index"), copy).ok()?;
-        let index = git2::Index::open(copy).and_then(|mut index| index.read(true).map(|()| index));
-        let entries = index.ok().map(|index| index.iter().collect());
+        // Opening reads it.
+        let entries = git2::Index::open(copy).ok().map(|index| index.iter().collect());
         let _ = fs::remove_file(copy);
         Some((entries?, written))
     }

@@ -61,6 +61,12 @@ impl Versions {
         move |path: &Path| {
             let mut known = base.borrow_mut();
             let above = path.parent().unwrap_or(Path::new(""));
+            // Most have their directory with the one before.
+            if let Some((dir, rules, is_ignored)) = known.last()
+                && dir.as_os_str() == above.as_os_str()
+            {
+                return *is_ignored || rules.ignores(path, false);
+            }
             while known.last().is_some_and(|(dir, ..)| !above.starts_with(dir)) {
                 known.pop();
             }
