@@ -145,6 +145,11 @@ impl OpenCode {
             if let Err(error) = outcome.await {
                 tracing::warn!(error = %error, cause = ?error.cause(), "the workspace could not be looked at");
             }
+            if let Ok(engine) = domain.engine().await
+                && let Err(error) = blocking(move || engine.own_trees()).await
+            {
+                tracing::warn!(%error, "the first version depends on the user's repository");
+            }
             domain.give_up_old_versions().await;
             domain.hear_of_changes().await;
         });

@@ -227,7 +227,7 @@ impl Versions {
                 }
             }
         }
-        keeper.plant(&mut root)?;
+        keeper.plant(&mut root, false)?;
         state.manifest = Arc::new(root);
         self.save(&state.manifest);
         Ok(Looked { tree: self.tree(&state.manifest)?, lacks: lack::bounded(lacks) })
@@ -246,6 +246,27 @@ impl Versions {
         };
         if let Some(files) = self.preserved().as_mut() {
             files.entry(bytes.to_vec()).or_insert(file);
+        }
+        Ok(())
+    }
+
+    /// Makes the trees of the last look our own, as far as they are only borrowed: a first look leaves that for later.
+    pub(in crate::domain) fn own_trees(&self) -> io::Result<()> {
+        let root = Arc::clone(&self.state().manifest);
+        let store = self.objects.store()?;
+        let keeper = store.keeper()?;
+        let mut open = vec![root];
+        while let Some(dir) = open.pop() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if let Some(tree) = dir.tree {
+                keeper.own_tree(tree)?;
+            }
+            open.extend(dir.entries.iter().filter_map(|(_, node)| match node {
+                manifest::Node::Dir(below) => Some(Arc::clone(below)),
+                manifest::Node::File(_) => None,
+            }));
         }
         Ok(())
     }
@@ -275,7 +296,7 @@ impl Versions {
                 root.put(&path, file.map(|file| File { racy: true, ..file }));
             }
         }
-        store.keeper()?.plant(&mut root)?;
+        store.keeper()?.plant(&mut root, false)?;
         state.manifest = Arc::new(root);
         self.save(&state.manifest);
         Ok(Looked { tree: self.tree(&state.manifest)?, ..looked })

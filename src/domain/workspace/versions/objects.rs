@@ -101,11 +101,22 @@ impl Store {
 }
 
 impl Keeper<'_> {
-    /// Stores an object. A content that the user's repository has is left there; a tree is not: without it nothing of
-    /// a version could be said any more when the user's git throws it away.
+    /// Stores an object. What the user's repository has is left there.
     pub(super) fn keep(&self, kind: ObjectType, content: &[u8]) -> io::Result<Oid> {
+        self.keep_in(&self.odb, kind, content)
+    }
+
+    /// Stores a tree here if it is only in the user's repository: without it nothing of a version could be said any more
+    /// when the user's git throws it away.
+    pub(super) fn own_tree(&self, tree: Oid) -> io::Result<()> {
+        match self.odb.read(tree) {
+            Ok(object) => self.keep_in(&self.own, ObjectType::Tree, object.data()).map(drop),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn keep_in(&self, known: &Odb<'_>, kind: ObjectType, content: &[u8]) -> io::Result<Oid> {
         let oid = id(kind.str(), content);
-        let known = if kind == ObjectType::Tree { &self.own } else { &self.odb };
         if !known.exists(oid) {
             self.own.write(kind, content).map_err(failed)?;
         }
@@ -141,8 +152,9 @@ impl Keeper<'_> {
         matches!(self.odb.read_header(oid), Ok((found, ObjectType::Blob)) if found as u64 == size)
     }
 
-    /// Stores the trees of a directory that have none yet. The empty directory has none.
-    pub(super) fn plant(&self, dir: &mut Dir) -> io::Result<Option<Oid>> {
+    /// Stores the trees of a directory that have none yet. The empty directory has none. `borrow`: what the user's
+    /// repository has is enough for now.
+    pub(super) fn plant(&self, dir: &mut Dir, borrow: bool) -> io::Result<Option<Oid>> {
         if dir.tree.is_some() {
             return Ok(dir.tree);
         }
@@ -153,7 +165,7 @@ impl Keeper<'_> {
                 Node::Dir(below) => {
                     let tree = match below.tree {
                         Some(tree) => Some(tree),
-                        None => self.plant(Arc::make_mut(below))?,
+                        None => self.plant(Arc::make_mut(below), borrow)?,
                     };
                     let Some(tree) = tree else { continue };
                     ("40000", tree, Some(b'/'))
@@ -171,13 +183,14 @@ impl Keeper<'_> {
         }
         lines.sort();
         let content: Vec<u8> = lines.into_iter().flat_map(|(_, line)| line).collect();
-        dir.tree = Some(self.keep(ObjectType::Tree, &content)?);
+        let known = if borrow { &self.odb } else { &self.own };
+        dir.tree = Some(self.keep_in(known, ObjectType::Tree, &content)?);
         Ok(dir.tree)
     }
 
     /// The tree of a directory without a file.
     pub(super) fn empty_tree(&self) -> io::Result<Oid> {
-        self.keep(ObjectType::Tree, &[])
+        self.keep_in(&self.own, ObjectType::Tree, &[])
     }
 }
 

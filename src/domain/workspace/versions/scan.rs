@@ -104,7 +104,7 @@ impl Scan<'_> {
         let store = self.objects.store()?;
         let keeper = store.keeper()?;
         changed |= self.force(&keeper, &mut root, &mut queue.lacks)?;
-        keeper.plant(&mut root)?;
+        keeper.plant(&mut root, self.seed.is_some())?;
         Ok(Scanned { root, lacks: queue.lacks, changed, ignored })
     }
 }
