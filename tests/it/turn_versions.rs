@@ -1,6 +1,6 @@
 //! Versions and turns: what a turn changed, what others changed meanwhile, and who is told.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 
@@ -113,7 +113,12 @@ async fn a_turn_that_writes_nothing_ends_where_it_began() {
 async fn what_others_change_is_not_put_on_the_turn() {
     let gate = Gate::new();
     let answers = vec![
-        vec![text("One. "), Step::Wait(gate.clone()), text("Two.")],
+        // Longer than the server waits for more changes: it has to remember that it heard of one.
+        vec![
+            text("One. "),
+            Step::Wait(gate.clone()),
+            Step::Slowly("Two three four five.".into(), Duration::from_millis(250)),
+        ],
         vec![write("mine.txt", "mine\n")],
         vec![text("Done.")],
     ];
