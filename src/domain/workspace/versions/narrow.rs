@@ -31,7 +31,7 @@ pub(super) fn narrow(repository: &Repository, trees: (Oid, Oid), within: Option<
         let tree = |id: Option<Oid>| id.map(|id| repository.find_tree(id).map_err(failed)).transpose();
         let (old, new) = (tree(old)?, tree(new)?);
         let of_new = new.iter().flat_map(Tree::iter);
-        let of_new = of_new.filter(|entry| !old.as_ref().is_some_and(|old| find(old, entry.name_bytes()).is_some()));
+        let of_new = of_new.filter(|entry| old.as_ref().is_none_or(|old| find(old, entry.name_bytes()).is_none()));
         for entry in old.iter().flat_map(Tree::iter).chain(of_new) {
             let name = entry.name_bytes();
             let path = if above.is_empty() { name.to_vec() } else { [&above, name].join(&b'/') };
