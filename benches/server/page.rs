@@ -96,14 +96,14 @@ fn filled(messages: u64) -> Result<Home> {
     let mut connection = Connection::open(home.log())?;
     let tx = connection.transaction()?;
     {
-        let mut rows = tx.prepare("SELECT id, role, seq, view FROM messages ORDER BY ord")?;
-        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        let rows = rows.collect::<rusqlite::Result<Vec<(String, String, i64, String)>>>()?;
-        let mut copy = tx.prepare("INSERT INTO messages (id, role, open, seq, view) VALUES (?1, ?2, 0, ?3, ?4)")?;
+        let mut rows = tx.prepare("SELECT id, role, view FROM messages ORDER BY ord")?;
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let rows = rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>()?;
+        let mut copy = tx.prepare("INSERT INTO messages (id, role, open, view) VALUES (?1, ?2, 0, ?3)")?;
         for number in rows.len() as u64..messages {
-            let (id, role, seq, view) = &rows[number as usize % rows.len()];
+            let (id, role, view) = &rows[number as usize % rows.len()];
             let other = format!("{id}-{number}");
-            copy.execute(params![other, role, seq, view.replace(id, &other)])?;
+            copy.execute(params![other, role, view.replace(id, &other)])?;
         }
     }
     tx.execute(

@@ -12,7 +12,7 @@ use std::{
 };
 
 use git2::Oid;
-use tokio::sync::{OnceCell, OwnedMutexGuard, oneshot, watch};
+use tokio::sync::{Notify, OnceCell, OwnedMutexGuard, oneshot, watch};
 
 mod hear;
 mod record;
@@ -33,6 +33,8 @@ use super::{
 
 /// How long a turn waits for a version at most.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
+/// How long the look at the start of a turn lets the model go first.
+const FIRST_WORDS: Duration = Duration::from_millis(50);
 /// How long a request waits for the baseline of a workspace that has none yet.
 const BASELINE_WAIT: Duration = Duration::from_secs(20);
 
@@ -274,11 +276,13 @@ impl OpenCode {
         self.to_the_end(async move { domain.take(wanted).await?.record(&domain).await }).await
     }
 
-    /// The version that a turn begins with: what changed since the last one came from outside.
-    pub(super) fn version_before(&self, turn_id: &TurnId) -> oneshot::Receiver<()> {
+    /// The version that a turn begins with: what changed since the last one came from outside. The model's first words
+    /// come first, as long as nobody is in a `hurry` for the version.
+    pub(super) fn version_before(&self, turn_id: &TurnId, hurry: Arc<Notify>) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
         let (domain, turn_id) = (self.clone(), turn_id.clone());
         self.0.tasks.spawn(async move {
+            let _ = tokio::time::timeout(FIRST_WORDS, hurry.notified()).await;
             let outcome = async {
                 let take = Take { turn_id: Some(turn_id), ..Take::new(VersionCause::BeforeTurn) };
                 domain.take(take).await?.record(&domain).await

@@ -127,7 +127,11 @@ async fn cancel_ends_the_turn_and_answers_when_it_is_stored(door: Door) {
         assert!(body["took_ms"].as_u64().is_some_and(|took| took < 3000));
         assert_eq!((&body["turn_id"], &body["processes_ended"]), (id, &json!([])));
     }
-    let turn = client.get_turn(id, 0).await.expect("a turn").body;
+    let mut turn = client.get_turn(id, 0).await.expect("a turn").body;
+    // Whether the workspace was looked at before the cancel is a matter of milliseconds.
+    for version in ["version_before", "version_after"] {
+        turn.as_object_mut().expect("a turn").remove(version);
+    }
     let last = log.last().expect("an event");
     let expected = json!({
         "id": id,
@@ -137,8 +141,6 @@ async fn cancel_ends_the_turn_and_answers_when_it_is_stored(door: Door) {
         "model": model.id(),
         "user_message_id": begun[0].json["message"]["id"],
         "message_id": begun.last().expect("an event").json["message_id"],
-        "version_before": "v1",
-        "version_after": "v1",
         "usage": last.json["usage"],
         "created_at": turn["created_at"],
         "started_at": turn["started_at"],

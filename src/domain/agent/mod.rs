@@ -22,6 +22,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 
 pub(super) use recover::recover;
 pub(super) use running::{Changes, Running};
@@ -63,7 +64,12 @@ pub(super) struct Turn {
 }
 
 /// The version before the turn, and how long it may be waited for.
-struct Begun(tokio::sync::oneshot::Receiver<()>, Instant);
+struct Begun {
+    done: tokio::sync::oneshot::Receiver<()>,
+    until: Instant,
+    /// Somebody waits for it.
+    hurry: Arc<Notify>,
+}
 
 /// Runs a turn to its end, whatever happens in it. An `untitled` session gets a title meanwhile.
 pub(super) async fn run(
@@ -135,7 +141,9 @@ impl Turn {
     /// The loop.
     async fn play(&mut self, began: Instant) -> End {
         let limits = self.domain.0.settings.limits;
-        *self.begun.get_mut() = Some(Begun(self.domain.version_before(&self.id), began + TURN_WAIT));
+        let hurry = Arc::new(Notify::new());
+        let done = self.domain.version_before(&self.id, Arc::clone(&hurry));
+        *self.begun.get_mut() = Some(Begun { done, until: began + TURN_WAIT, hurry });
         let history = self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?, snapshot.notes()?)));
         let system = prompt::system(&self.domain.0.workspace, &self.model);
         let (history, system) = tokio::select! {
@@ -209,9 +217,10 @@ impl Turn {
 
     /// Waits for the version before the turn, for a tool that may change files.
     async fn wait_for_version(&self) {
-        if let Some(Begun(begun, until)) = self.begun.lock().await.take() {
+        if let Some(Begun { done, until, hurry }) = self.begun.lock().await.take() {
+            hurry.notify_one();
             // Without it the turn has no version before; what file tools overwrite is kept all the same.
-            let _ = tokio::time::timeout_at(until.into(), begun).await;
+            let _ = tokio::time::timeout_at(until.into(), done).await;
         }
     }
 
