@@ -58,14 +58,12 @@ impl Workspace {
         let given = std::path::absolute(root)?;
         let root = root.canonicalize()?;
         let jail = Jail::open(&root)?;
-        Ok(Self(Arc::new(Inner {
-            root,
-            given,
-            jail,
-            writing: Mutex::new(()),
-            tags: Tags::default(),
-            versions: OnceLock::new(),
-        })))
+        Ok(Self::new(root, given, jail))
+    }
+
+    fn new(root: PathBuf, given: PathBuf, jail: Jail) -> Self {
+        let (writing, tags, versions) = (Mutex::new(()), Tags::default(), OnceLock::new());
+        Self(Arc::new(Inner { root, given, jail, writing, tags, versions }))
     }
 
     /// The same for tests, of both ways to resolve a path.
@@ -73,14 +71,7 @@ impl Workspace {
     fn open_for_test(root: &Path, by_hand: bool) -> io::Result<Self> {
         let jail = if by_hand { Jail::by_hand(root) } else { Jail::open(root) }?;
         let (root, given) = (root.to_owned(), root.to_owned());
-        Ok(Self(Arc::new(Inner {
-            root,
-            given,
-            jail,
-            writing: Mutex::new(()),
-            tags: Tags::default(),
-            versions: OnceLock::new(),
-        })))
+        Ok(Self::new(root, given, jail))
     }
 
     /// Its absolute path, without links.
