@@ -110,11 +110,25 @@ ask POST /messages "${json[@]}" -d '{"parts":[]}'
 expect send_message "refuses a message without parts" 400 '"field":"parts"'
 ask POST /messages -H 'Content-Type: text/plain' -d 'hello'
 expect send_message "refuses what is no JSON" 415 '"code":"unsupported_media_type"'
+key=smoke-$$-$(date +%s)
+ask POST /messages "${json[@]}" -H "Idempotency-Key: $key" -d '{"text":"once"}'
+once=$(field turn_id)
+ask POST /messages "${json[@]}" -H "Idempotency-Key: $key" -d '{"text":"once"}'
+expect send_message "joins the turn of the same key" 200 '^idempotent-replayed: true' '^event: turn_completed' "$once"
+ask POST /messages "${json[@]}" -H "Idempotency-Key: $key" -d '{"text":"twice"}'
+expect send_message "takes a key for one request" 422 '"code":"idempotency_key_reused"'
 ask POST /messages "${json[@]}" -H 'Prefer: respond-async' -d '{"text":"go on without me"}'
 expect send_message "starts a turn and lets go" 202 '^location: /turns/turn_' '^preference-applied: respond-async'
 running=$(field id)
 ask POST /messages "${json[@]}" -d '{"text":"me too"}'
 expect send_message "one turn at a time" 409 '"code":"agent_busy"' "$running"
+ask POST /messages "${json[@]}" -H 'Prefer: respond-async' -d '{"text":"after you","when_busy":"queue"}'
+expect send_message "queues" 202 '"status":"queued"'
+queued=$(field id)
+ask POST /agent/cancel "${json[@]}" -d "{\"turn_id\":\"$queued\"}"
+expect cancel_agent "takes a queued turn out" 200 '"canceled":true' "\"turn_id\":\"$queued\""
+ask POST /messages "${json[@]}" -d '{"text":"rather this","when_busy":"steer","turn_id":"turn_of_somebody_else"}'
+expect send_message "steers no other turn than the one named" 409 '"code":"stale_turn"'
 ask GET "/turns/$running"
 expect get_turn "runs" 200 '"status":"running"'
 ask POST /agent/cancel "${json[@]}" -d '{"turn_id":"turn_of_somebody_else"}'
@@ -125,6 +139,18 @@ ask POST /agent/cancel
 expect cancel_agent "has nothing more to end" 200 '"canceled":false'
 ask GET "/turns/$running?wait=5"
 expect get_turn "was canceled" 200 '"status":"completed"' '"finish_reason":"canceled"'
+ask GET /agent/processes
+expect list_processes "lists the commands that run" 200 '"processes":\[' '"pagination":\{'
+ask DELETE /agent/processes/proc_of_nobody
+expect end_process "does not know what does not run" 404 '"code":"not_found"'
+ask GET /session/ledger
+expect list_ledger "has the calls" 200 '"calls":\[' '"pagination":\{'
+ask GET /agent/permissions
+expect list_permissions "lists what waits for an answer" 200 '"permissions":\[\]' '"pagination":\{'
+ask POST /agent/permissions/evaluate "${json[@]}" -d '{"tool_name":"bash","input":{"command":"ls | wc -l"}}'
+expect evaluate_permission "says what would become of a call" 200 '"verdict":"allow"'
+ask POST /agent/permissions/perm_of_nobody "${json[@]}" -d '{"decision":"allow_once"}'
+expect reply_permission "takes the reply token" 403 '"code":"permission_denied"'
 ask GET /agent/status
 expect get_agent_status "is idle again" 200 '"status":"idle"' '"last_turn":\{'
 
@@ -166,7 +192,7 @@ expect get_message_part "gives the bytes" 200 '^content-type: text/plain' '^hell
 ask GET "/messages/$first/parts/99"
 expect get_message_part "or says that there are none" 404 '"code":"not_found"'
 ask GET '/turns?limit=1'
-expect list_turns "has the newest first" 200 "\"id\":\"$running\""
+expect list_turns "has the newest first" 200 "\"id\":\"$queued\""
 ask GET "/turns/$turn"
 expect get_turn "knows how it ended" 200 '"finish_reason":"end_turn"' '"usage":\{'
 ask GET /turns/turn_no_such_turn

@@ -1,5 +1,7 @@
 //! Settings: flags, then environment, then defaults. The only reader of the environment.
 
+mod permissions;
+
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -10,7 +12,12 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{ProviderSettings, Retention, Settings, TurnLimits, VersionLimits};
+pub use permissions::Permissions;
+
+use crate::{
+    domain::{Budgets, Limits, Picodollars, ProviderSettings, Retention, Settings, VersionLimits},
+    keeper,
+};
 
 /// A coding agent behind one port: REST with SSE, gRPC and gRPC-Web, one session per server.
 ///
@@ -52,11 +59,11 @@ pub struct Config {
     /// The folder the agent works in; made if missing.
     #[arg(long, env = "OPENCODE_WORKSPACE", default_value = "./workspace", global = true)]
     pub workspace: PathBuf,
-    /// Where the log is kept; never inside the workspace. Default: a folder per workspace below the user's data
+    /// Where the log and the versions are kept; never inside the workspace. Default: a folder per workspace below the user's data
     /// directory.
     #[arg(long, env = "OPENCODE_DATA_DIR", global = true)]
     pub data_dir: Option<PathBuf>,
-    /// The model, as provider/id. Default: the first available. `mock/demo` needs no key.
+    /// The model, as provider/id. Default: the first available that has a key. `mock/demo` needs none.
     #[arg(long, env = "OPENCODE_MODEL", global = true)]
     pub model: Option<String>,
     /// The model that makes titles, as provider/id, or `none`. Default: the small one of the turn's provider, where that
@@ -92,18 +99,46 @@ pub struct Config {
     /// The oldest events are dropped while all together have more bytes than this.
     #[arg(long, env = "OPENCODE_RETENTION_BYTES", default_value_t = 256 * 1024 * 1024, global = true)]
     pub retention_bytes: u64,
-    /// Most model calls of a turn.
+    /// Most model calls of a turn, those for titles and summaries included; a message's `budget` may ask for fewer.
     #[arg(long, env = "OPENCODE_TURN_MODEL_CALLS", default_value_t = 100, global = true,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub turn_model_calls: u32,
-    /// Most seconds of a turn; looked at before each model call.
-    #[arg(long, env = "OPENCODE_TURN_SECONDS", default_value_t = 30 * 60, global = true)]
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub turn_model_calls: u64,
+    /// Most seconds of a turn; a call or a tool that runs then is ended.
+    #[arg(long, env = "OPENCODE_TURN_SECONDS", default_value_t = 30 * 60, global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
     pub turn_seconds: u64,
+    /// Most tokens of all calls of a turn, input and output together. Default: no limit.
+    #[arg(long, env = "OPENCODE_TURN_TOKENS", global = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub turn_tokens: Option<u64>,
+    /// Most US dollars of a turn, such as 0.50; models without a known price are refused then. Default: no limit.
+    #[arg(long, env = "OPENCODE_TURN_USD", global = true)]
+    pub turn_usd: Option<Picodollars>,
+    /// Most model calls of all turns of the session. Default: no limit.
+    #[arg(long, env = "OPENCODE_SESSION_MODEL_CALLS", global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub session_model_calls: Option<u64>,
+    /// Most seconds of all turns of the session. Default: no limit.
+    #[arg(long, env = "OPENCODE_SESSION_SECONDS", global = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub session_seconds: Option<u64>,
+    /// Most tokens of all calls of the session, input and output together. Default: no limit.
+    #[arg(long, env = "OPENCODE_SESSION_TOKENS", global = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub session_tokens: Option<u64>,
+    /// Most US dollars of the session, such as 20; models without a known price are refused then. Default: no limit.
+    #[arg(long, env = "OPENCODE_SESSION_USD", global = true)]
+    pub session_usd: Option<Picodollars>,
     /// Most seconds that one look at the workspace takes; what it did not reach its version says nothing about.
     #[arg(long, env = "OPENCODE_VERSION_SECONDS", default_value_t = 60, global = true,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub version_seconds: u64,
-    /// Most bytes that one look at the workspace reads.
+    /// Seconds that a turn waits for versions of the workspace at most, before its first tool that writes and at its end
+    /// together; what is not there by then follows by itself. 0: it never waits.
+    #[arg(long, env = "OPENCODE_VERSION_WAIT_SECONDS", default_value_t = 2, global = true)]
+    pub version_wait_seconds: u64,
+    /// Seconds for which listening for changes stands for a look at every file. 0: every look is at every file.
+    #[arg(long, env = "OPENCODE_VERSION_WATCH_SECONDS", default_value_t = 60, global = true)]
+    pub version_watch_seconds: u64,
+    /// Most bytes of contents that one look at the workspace stores. Files over 10 MiB, of which only the hash is kept, come
+    /// last and have the time as their only limit.
     #[arg(long, env = "OPENCODE_VERSION_BYTES", default_value_t = 4 * 1024 * 1024 * 1024, global = true)]
     pub version_bytes: u64,
     /// Newest versions of the workspace that are kept, the session's baseline beside them.
@@ -113,6 +148,9 @@ pub struct Config {
     /// Above so many bytes of their contents the older half of the versions is given up.
     #[arg(long, env = "OPENCODE_VERSIONS_BYTES", default_value_t = 2 * 1024 * 1024 * 1024, global = true)]
     pub versions_bytes: u64,
+    /// What the agent may do.
+    #[command(flatten)]
+    pub permissions: Permissions,
     /// Keys and addresses of model providers.
     #[command(flatten)]
     pub providers: Providers,
@@ -175,8 +213,8 @@ pub struct Providers {
     pub between_tokens_seconds: u64,
 }
 
-/// Variables that no child process gets, whether this server reads them or not.
-const SECRET_VARIABLES: [&str; 12] = [
+/// Variables that no child process gets and that nobody sees in this one, whether this server reads them or not.
+pub const SECRET_VARIABLES: [&str; 12] = [
     "ANTHROPIC_API_KEY",
     "OPENAI_API_KEY",
     "AZURE_OPENAI_API_KEY",
@@ -190,6 +228,16 @@ const SECRET_VARIABLES: [&str; 12] = [
     "OPENCODE_API_TOKENS_FILE",
     "OPENCODE_REPLY_TOKEN",
 ];
+
+/// Whether this process is a keeper, which has no settings: see [`keeper`].
+pub fn is_keeper() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == keeper::ARGUMENT)
+}
+
+/// The arguments of this process, without the program's name.
+pub fn arguments() -> Vec<std::ffi::OsString> {
+    std::env::args_os().skip(1).collect()
+}
 
 impl Cli {
     /// The command line and the environment of this process; what is wrong with them ends it with a sentence. A variable
@@ -208,7 +256,9 @@ impl Config {
     /// What the domain needs of the settings. Fails where no folder for data can be told.
     pub fn settings(&self) -> Result<Settings, String> {
         let data_dir = match &self.data_dir {
-            Some(folder) => folder.clone(),
+            // Commands run elsewhere, and are given paths in it.
+            Some(folder) => std::path::absolute(folder)
+                .map_err(|error| format!("OPENCODE_DATA_DIR: {} cannot be made absolute: {error}", folder.display()))?,
             None => default_data_dir(&self.workspace)?,
         };
         let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
@@ -245,11 +295,27 @@ impl Config {
             versions: VersionLimits {
                 time: Duration::from_secs(self.version_seconds),
                 bytes: self.version_bytes,
+                wait: Duration::from_secs(self.version_wait_seconds),
+                watch: Duration::from_secs(self.version_watch_seconds),
                 kept: self.versions_kept,
                 stored_bytes: self.versions_bytes,
             },
-            limits: TurnLimits { model_calls: self.turn_model_calls, time: Duration::from_secs(self.turn_seconds) },
+            budgets: Budgets {
+                turn: Limits {
+                    model_calls: Some(self.turn_model_calls),
+                    seconds: Some(self.turn_seconds),
+                    tokens: self.turn_tokens,
+                    usd: self.turn_usd,
+                },
+                session: Limits {
+                    model_calls: self.session_model_calls,
+                    seconds: self.session_seconds,
+                    tokens: self.session_tokens,
+                    usd: self.session_usd,
+                },
+            },
             max_file_bytes: self.max_file_bytes,
+            permissions: self.permissions.settings()?,
         })
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn measure_turn(table: &mut Table) -> Result<()> {
     let stopped = began.elapsed();
     table.add(Row::new(
         format!("a turn with one write, sent while the first version of {size} files without git is taken (ms)"),
-        "each wait 2,000",
+        "waits 2,000 in all",
         format!(
             "{}{}; the server then stops in {} ms",
             ms(during),

@@ -4,6 +4,7 @@
 //! here is asserted: a figure on a busy machine says nothing about the code. `BENCH_BINARY` names another build of the
 //! server to measure.
 
+mod cancel;
 mod fanout;
 mod files;
 mod model;
@@ -28,11 +29,12 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 type Group = (&'static str, fn(&mut Table) -> Result<()>);
 
 /// The groups of rows, in the order of the table.
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("start", start::measure),
     ("idle", start::measure_idle),
     ("rate", rate::measure),
     ("turn", turn::measure),
+    ("cancel", cancel::measure),
     ("fanout", fanout::measure),
     ("replay", replay::measure),
     ("page", page::measure),

@@ -73,6 +73,17 @@ impl Process {
         // utime and stime, in hundredths of a second.
         Ok(Duration::from_millis(10 * (ticks(11) + ticks(12))))
     }
+
+    /// Time that its threads, ready to run, have waited for a core so far: what the neighbours cost. Of the threads
+    /// that are still there.
+    pub(crate) fn waited(&self) -> Result<Duration> {
+        let mut nanos = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            nanos += text.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
 }
 
 impl Drop for Process {
@@ -155,6 +166,7 @@ impl Home {
             .env("GRPC_PORT", "0")
             .env("OPENCODE_WORKSPACE", folder.join("workspace"))
             .env("OPENCODE_DATA_DIR", folder.join("data"))
+            .env("OPENCODE_PERMISSION_MODE", "auto")
             .envs(variables.iter().copied())
             .stderr(fs::File::create(folder.join("server.log"))?);
         let mut server = Process::start(&mut command)?;

@@ -112,14 +112,15 @@ async fn each_word(table: &mut Table, base: &str) -> Result<()> {
     // The first turn of a process makes its HTTP client.
     first(turn(&client, address, "wait-0"), "event: content_delta").await?;
     let (mut through, mut own, mut rounds) = (Numbers::default(), Numbers::default(), Vec::new());
-    let mut cpu = Duration::ZERO;
+    let (mut cpu, mut waited) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..ROUNDS {
         delays(direct(&client, base, &model), &mut own, |data| data["choices"][0]["delta"]["content"].clone()).await?;
-        let before = server.cpu()?;
+        let before = (server.cpu()?, server.waited()?);
         let mut round = Numbers::default();
         let text = |data: &Value| if data["type"] == "content_delta" { data["text"].clone() } else { Value::Null };
         delays(turn(&client, address, &model), &mut round, text).await?;
-        cpu += server.cpu()? - before;
+        cpu += server.cpu()? - before.0;
+        waited += server.waited()?.saturating_sub(before.1);
         rounds.push(short(round.at(0.99)));
         through.append(round);
     }
@@ -129,10 +130,11 @@ async fn each_word(table: &mut Table, base: &str) -> Result<()> {
         format!("added per token at 200 tokens/s: sent by the model to seen in the SSE, {words} tokens (ms)"),
         "p99 1",
         format!(
-            "{} (p99 of each {TOKENS}: {}); {} ms of CPU per 1,000",
+            "{} (p99 of each {TOKENS}: {}); {} ms of CPU per 1,000, and {} of waiting for a core",
             through.percentiles(),
             rounds.join(", "),
             short(cpu.as_secs_f64() * 1e6 / words as f64),
+            short(waited.as_secs_f64() * 1e6 / words as f64),
         ),
         format!("read from the model directly: {direct}"),
     ));

@@ -1,5 +1,7 @@
 //! What changed in the workspace: between two versions, since a version or a git revision until now, or in a turn.
 
+use std::sync::Arc;
+
 use git2::Oid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,14 +9,15 @@ use utoipa::ToSchema;
 
 mod page;
 
-use page::{Asked, etag};
+use page::{Asked, Beside, etag};
 
 use super::{
     OpenCode,
+    agent::Running,
     cursor::Cursor,
     error::{Code, Error, Result},
     list::Pagination,
-    snapshot::{Take, failed},
+    snapshot::failed,
     store::VersionRow,
     turn::TurnStatus,
     version::{FileChangeType, Origin, PathReason, VersionCause, is_partial},
@@ -158,10 +161,29 @@ impl OpenCode {
             max_bytes: if wish.patch { super::workspace::MAX_STORED } else { MAX_COMPARED },
             patch: wish.patch,
         };
-        let etag = etag(&ask, &asked, &wish, (&since, &until), &current);
+        let engine = self.engine().await?;
+        let now = until.name.is_none();
+        let by_git = now && since.name.as_ref().is_some_and(|name| name.starts_with("git:"));
+        let (known_to_git, ignores) = {
+            let engine = engine.clone();
+            let look = move || {
+                let known = by_git.then(|| engine.as_git_sees_it()).transpose()?;
+                std::io::Result::Ok((known, engine.ignores_anything()))
+            };
+            blocking(look).await.map_err(failed)?
+        };
+        // Until its version is there, what the workspace holds beyond the newest one is the running turn's.
+        let running = self.running().filter(|_| now && until.tree.to_string() != current.tree);
+        let beside = Beside {
+            current: current.name(),
+            ignores,
+            git: known_to_git.as_ref().map(|view| view.tag()),
+            running: running.as_ref().map(|running| running.id()),
+        };
+        let etag = etag(&ask, &asked, &wish, (&since, &until), &beside);
         let empty = FileChanges {
             changes: Vec::new(),
-            current_version: current,
+            current_version: current.name(),
             complete: true,
             left_out: Vec::new(),
             etag,
@@ -180,20 +202,14 @@ impl OpenCode {
         if wish.if_none_match.as_deref().is_some_and(is_known) {
             return Ok(FileChanges { not_modified: true, ..empty });
         }
-        let engine = self.engine().await?;
         let is_patch = wish.patch;
-        let now = until.name.is_none();
         let (page, until_tree) = blocking(move || {
-            let known_to_git = match (&since.name, now) {
-                (Some(name), true) if name.starts_with("git:") => Some(engine.as_git_sees_it()?),
-                _ => None,
-            };
             let lacks: [&[Lack]; 2] = [&since.lacks, &until.lacks];
             let mut page = engine.compare((since.tree, until.tree), ask, &lacks, |mut compared| {
                 if let Some(known) = known_to_git {
                     compared.list.retain(|found| !known.is_same(found));
                 }
-                if is_patch { asked.patch(&compared) } else { asked.page(&compared) }
+                Ok(if is_patch { asked.patch(&compared) } else { asked.page(&compared) })
             })?;
             let lacks = since.lacks.iter().chain(&until.lacks);
             page.complete &= !is_partial(&since.lacks) && !is_partial(&until.lacks);
@@ -201,11 +217,15 @@ impl OpenCode {
                 .filter(|lack| lack.reason != super::workspace::LackReason::Ignored)
                 .map(PathReason::from)
                 .collect();
-            if engine.ignores_anything() {
+            if ignores {
                 left_out.push(PathReason { path: ".".into(), reason: "ignored".into() });
             }
+            left_out.append(&mut page.left_out);
+            // Both ends may lack the same.
+            left_out.sort();
             left_out.dedup();
-            page.left_out.splice(0..0, left_out.into_iter().take(MAX_LEFT_OUT));
+            left_out.truncate(MAX_LEFT_OUT);
+            page.left_out = left_out;
             std::io::Result::Ok((page, until.tree))
         })
         .await
@@ -221,7 +241,7 @@ impl OpenCode {
             let detail = format!("the patch would lack {}; take it so with partial=true", names.join(", "));
             return Err(Error::new(Code::PatchIncomplete, detail));
         }
-        let changes = self.with_origins(page.changes, until_tree, now).await?;
+        let changes = self.with_origins(page.changes, until_tree, running).await?;
         Ok(FileChanges {
             changes,
             complete: page.complete,
@@ -233,7 +253,7 @@ impl OpenCode {
     }
 
     /// Where the changes begin and end, and the newest version.
-    async fn ends(&self, wish: &GetFileChanges) -> Result<(End, End, String)> {
+    async fn ends(&self, wish: &GetFileChanges) -> Result<(End, End, VersionRow)> {
         let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let (mut since, mut until) = (given(&wish.since_version), given(&wish.until_version));
         if let Some(turn) = given(&wish.turn_id) {
@@ -268,15 +288,15 @@ impl OpenCode {
                 }
             },
         };
-        let current =
-            self.read(|snapshot| snapshot.latest_version()).await?.value.0.map(|row| row.name()).unwrap_or_default();
-        Ok((since, until, current))
+        let newest = self.read(|snapshot| snapshot.latest_version()).await?.value.0;
+        Ok((since, until, newest.unwrap_or(baseline)))
     }
 
     /// The workspace as it is now. While a turn runs, what it has done so far is no version of its own.
     async fn now(&self) -> Result<End> {
-        if self.running().is_none() {
-            let row = self.take_and_record(Take::new(VersionCause::Request)).await?;
+        if self.running().is_none()
+            && let Some(row) = self.take_between_turns(VersionCause::Request).await?
+        {
             return Ok(End { name: None, ..End::of(&row) });
         }
         let domain = self.clone();
@@ -289,9 +309,9 @@ impl OpenCode {
         &self,
         mut changes: Vec<(Vec<u8>, FileChange)>,
         until: Oid,
-        now: bool,
+        running: Option<Arc<Running>>,
     ) -> Result<Vec<FileChange>> {
-        let fresh = match self.running().filter(|_| now) {
+        let fresh = match running {
             Some(running) => self.changed_so_far(until).await?.map(|paths| (running.id().clone(), paths)),
             None => None,
         };

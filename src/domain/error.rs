@@ -21,12 +21,18 @@ pub enum Code {
     AgentBusy,
     /// Another turn runs than the one that was named.
     StaleTurn,
+    /// It was answered before.
+    AlreadyResolved,
     /// No model is configured.
     NoModel,
     /// A file or directory is in the way.
     AlreadyExists,
     /// What the request depends on is not so; the detail has what is.
     PreconditionFailed,
+    /// The first request with this key is still at work.
+    InProgress,
+    /// Another request had this key.
+    IdempotencyKeyReused,
     /// A patch would lack something.
     PatchIncomplete,
     /// Over a limit, which the detail names.
@@ -55,9 +61,12 @@ impl Code {
             Self::PermissionDenied => "permission_denied",
             Self::AgentBusy => "agent_busy",
             Self::StaleTurn => "stale_turn",
+            Self::AlreadyResolved => "already_resolved",
             Self::NoModel => "no_model",
             Self::AlreadyExists => "already_exists",
             Self::PreconditionFailed => "precondition_failed",
+            Self::InProgress => "in_progress",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::PatchIncomplete => "patch_incomplete",
             Self::TooLarge => "too_large",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
@@ -71,7 +80,7 @@ impl Code {
     /// Whether the same request may succeed later, unchanged.
     pub fn retryable(self) -> bool {
         match self {
-            Self::AgentBusy | Self::Unavailable | Self::InsufficientStorage => true,
+            Self::AgentBusy | Self::InProgress | Self::Unavailable | Self::InsufficientStorage => true,
             Self::InvalidArgument
             | Self::NotFound
             | Self::MethodNotAllowed
@@ -79,9 +88,11 @@ impl Code {
             | Self::UnsupportedMediaType
             | Self::PermissionDenied
             | Self::StaleTurn
+            | Self::AlreadyResolved
             | Self::NoModel
             | Self::AlreadyExists
             | Self::PreconditionFailed
+            | Self::IdempotencyKeyReused
             | Self::PatchIncomplete
             | Self::TooLarge
             | Self::RangeNotSatisfiable

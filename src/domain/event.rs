@@ -9,8 +9,8 @@ mod payload;
 
 pub use payload::{
     AgentStatusChanged, ContextCompacted, FilesChanged, MessageCompleted, MessageDeleted, MessageEvent,
-    MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta,
-    TurnCompleted, TurnStarted,
+    MessagesCleared, ModelChanged, ModelRetry, PermissionRequested, PermissionResolved, SessionEvent, TextDelta,
+    ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
 };
 
 use super::{
@@ -111,6 +111,11 @@ events! {
     ModelChanged(ModelChanged) = "model_changed";
     /// What came before is told to the model in short, to fit into its context; stored messages stay as they are.
     ContextCompacted(ContextCompacted) = "context_compacted";
+    /// A tool call waits for a permission.
+    PermissionRequested(PermissionRequested) = "permission_requested";
+    /// What was decided about a tool call, and by whom or what: of a request, of a call that was denied without asking,
+    /// and of a command that a rule, a grant or the list of what only reads allowed.
+    PermissionResolved(PermissionResolved) = "permission_resolved";
     /// The agent's status changed.
     AgentStatusChanged(AgentStatusChanged) = "agent_status_changed";
     /// Files of the workspace changed.
@@ -168,6 +173,8 @@ impl EventKind {
             | Self::ModelRetry(_)
             | Self::ModelChanged(_)
             | Self::ContextCompacted(_)
+            | Self::PermissionRequested(_)
+            | Self::PermissionResolved(_)
             | Self::AgentStatusChanged(_)
             | Self::FilesChanged(_)
             | Self::TurnFailed(_)
@@ -187,6 +194,7 @@ impl EventKind {
             | Self::MessageDeleted(_)
             | Self::MessagesCleared(_)
             | Self::ModelChanged(_)
+            | Self::PermissionResolved(_)
             | Self::FilesChanged(_)
             | Self::TurnCompleted(_) => true,
             Self::MessageCreated(_)
@@ -199,6 +207,7 @@ impl EventKind {
             | Self::MessageCompleted(_)
             | Self::ModelRetry(_)
             | Self::ContextCompacted(_)
+            | Self::PermissionRequested(_)
             | Self::AgentStatusChanged(_)
             | Self::TurnFailed(_) => false,
         }

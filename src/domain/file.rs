@@ -23,7 +23,7 @@ pub use self::{
 };
 use super::{
     error::{Error, Result},
-    workspace::Facts,
+    workspace::{Facts, MAX_PATH},
 };
 
 /// A file or directory of the workspace.
@@ -51,7 +51,7 @@ pub struct FileInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symlink_target: Option<String>,
     /// Whether `path` names this file in a request. False where its name is not UTF-8: it is reached by its
-    /// percent-encoded bytes under `/raw`.
+    /// percent-encoded bytes under `/raw`. Also false above 4,095 bytes, which no request can name.
     pub addressable: bool,
 }
 
@@ -91,7 +91,7 @@ impl FileInfo {
     fn new(path: &[u8], facts: Facts, etag: Option<String>) -> Self {
         let Facts { is_directory, size, modified_at, mode, mime_type } = facts;
         let shown = String::from_utf8_lossy(path);
-        let addressable = matches!(shown, Cow::Borrowed(_));
+        let addressable = matches!(shown, Cow::Borrowed(_)) && path.len() <= MAX_PATH;
         Self {
             path: shown.into_owned(),
             is_directory,

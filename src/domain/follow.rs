@@ -70,14 +70,19 @@ impl OpenCode {
     /// Every event from a cursor on, then live.
     pub async fn stream_events(&self, wish: StreamEvents) -> Result<Subscription> {
         let filter = filter(&wish)?;
-        let from = from(wish.after.as_deref(), wish.forgiving)?;
-        self.0.store.subscribe(from, filter, self.0.closing.clone()).await
+        let from = place(wish.after.as_deref(), wish.forgiving)?;
+        let view = filter.turn_id.as_ref().and_then(|id| self.0.views.watch(id));
+        let here = self.presence().enter();
+        let events = self.0.store.subscribe(from, filter, self.0.closing.clone()).await?;
+        Ok(events.keeping(view).keeping(Some(here)))
     }
 
     /// The stream of whole messages, without deltas.
     pub async fn stream_messages(&self, after: Option<&str>, forgiving: bool) -> Result<Subscription> {
         let filter = Filter { only: MESSAGE_TYPES.to_vec(), ..Filter::default() };
-        self.0.store.subscribe(from(after, forgiving)?, filter, self.0.closing.clone()).await
+        let here = self.presence().enter();
+        let events = self.0.store.subscribe(place(after, forgiving)?, filter, self.0.closing.clone()).await?;
+        Ok(events.keeping(Some(here)))
     }
 
     /// A page of events.
@@ -127,7 +132,8 @@ impl OpenCode {
     }
 }
 
-fn from(after: Option<&str>, forgiving: bool) -> Result<Start> {
+/// The place in the log that a client names.
+pub(super) fn place(after: Option<&str>, forgiving: bool) -> Result<Start> {
     match after {
         None | Some("") => Ok(Start::Now),
         Some("0") => Ok(Start::Beginning),

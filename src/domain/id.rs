@@ -48,4 +48,16 @@ ids! {
     TurnId = "turn";
     /// Names a tool call. It is the server's own and unique, whatever the provider sent.
     ToolCallId = "call";
+    /// Names a permission request.
+    PermissionId = "perm";
+    /// Names a command that runs.
+    ProcessId = "proc";
+}
+
+impl ProcessId {
+    /// A new id of few letters, since models have to write it.
+    pub(super) fn short() -> Self {
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        Self::from(format!("proc_{}", &random[..8]))
+    }
 }

@@ -1,6 +1,7 @@
 //! The one room behind both doors: [`OpenCode`] and its nouns. Nothing here knows a transport.
 
 mod agent;
+mod budget;
 mod change;
 mod cursor;
 mod error;
@@ -9,22 +10,29 @@ mod file;
 mod follow;
 mod health;
 mod id;
+mod ledger;
 mod list;
 mod message;
 mod model;
 mod money;
 mod part;
+mod permission;
+mod process;
 mod providers;
+mod queue;
+mod repeat;
 mod revert;
 mod send;
 mod session;
 mod snapshot;
 mod status;
 mod store;
+mod timeline;
 mod tools;
 mod turn;
 mod usage;
 mod version;
+mod view;
 mod workspace;
 
 use std::{
@@ -38,13 +46,14 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use budget::{Budget, Budgets, Limits};
 pub use change::{FileChange, FileChanges, GetFileChanges};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
 pub use event::{
     AgentStatusChanged, ContextCompacted, Event, EventKind, EventType, FilesChanged, MessageCompleted, MessageDeleted,
-    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, SessionEvent, TextDelta, ToolCallCompleted,
-    ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
+    MessageEvent, MessagesCleared, ModelChanged, ModelRetry, PermissionRequested, PermissionResolved, SessionEvent,
+    TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
 };
 pub use file::{
     Conditions, DeleteFile, Encoding, FileContent, FileInfo, FileList, FileText, FileWritten, ListFiles, NewContent,
@@ -52,17 +61,27 @@ pub use file::{
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
 pub use health::{Check, Health, HealthStatus};
-pub use id::{MessageId, SessionId, ToolCallId, TurnId};
+pub use id::{MessageId, PermissionId, ProcessId, SessionId, ToolCallId, TurnId};
+pub use ledger::{CallKind, LedgerEntry, ListLedger, PriceUsed};
 pub use list::{List, Order, PageParams, PageQuery, Pagination};
 pub use message::{ListMessages, Message, Role};
 pub use model::{ModelInfo, ProviderSettings, SetModel};
+pub use money::Picodollars;
 pub use part::{Binary, Data, Finish, FinishReason, Part, Reasoning, Text, ToolCall, ToolResult, WholePart};
+pub use permission::{
+    EvaluatePermission, Permission, PermissionDecision, PermissionEvaluation, PermissionMode, PermissionResolver,
+    PermissionSettings, ReplyPermission, ReplyToken, Verdict,
+};
+pub use process::{AgentProcess, ProcessEnded, ProcessEnding, ProcessKind, ProcessLeft, ProcessesEnded};
+pub use queue::WhenBusy;
+pub use repeat::{Answered, IdempotencyKey};
 pub use revert::{RevertFiles, Reverted};
 pub use send::{Attachment, InputBinary, InputPart, InputText, SendMessage, Started};
 pub use session::{ResetSession, Session, SessionStats, UpdateSession};
 pub use snapshot::VersionLimits;
-pub use status::{Activity, AgentState, CancelAgent, Canceled, ProcessEnded, ProcessEnding, ProcessLeft};
+pub use status::{Activity, AgentState, CancelAgent, Canceled};
 pub use store::{Item, Logged, OpenError, Retention, Subscription};
+pub use timeline::{Timeline, ToolTime};
 pub use turn::{Turn, TurnError, TurnErrorCode, TurnStatus};
 pub use usage::Usage;
 pub use version::{ChangedFile, FileChangeType, Origin, PathReason, Version, VersionCause};
@@ -84,21 +103,14 @@ pub struct Settings {
     pub secret_variables: Vec<String>,
     /// What the log keeps.
     pub retention: Retention,
-    /// What a turn may use.
-    pub limits: TurnLimits,
+    /// What turns and the session may use.
+    pub budgets: Budgets,
     /// What versions of the workspace may take.
     pub versions: VersionLimits,
     /// Most bytes of a file that a client writes.
     pub max_file_bytes: u64,
-}
-
-/// What a turn may use; reaching a limit ends it with `budget_exhausted`.
-#[derive(Clone, Copy, Debug)]
-pub struct TurnLimits {
-    /// Model calls, retries not counted.
-    pub model_calls: u32,
-    /// Wall time.
-    pub time: Duration,
+    /// What the agent may do without asking.
+    pub permissions: PermissionSettings,
 }
 
 /// The agent server without its doors: one session on one log. Clones share it.
@@ -110,6 +122,10 @@ struct Inner {
     workspace: workspace::Workspace,
     catalogue: model::Catalogue,
     settings: Settings,
+    /// The operator's rules of permissions.
+    rules: Vec<permission::Rule>,
+    /// The permission requests that wait, the grants, the mode, and whether a client is there.
+    requests: permission::Requests,
     /// Held while a message is accepted, and by everything that must not meet that: reset, clear, session creation.
     gate: tokio::sync::Mutex<()>,
     /// The turn that runs.
@@ -124,7 +140,15 @@ struct Inner {
     workspace_seen: Mutex<Option<Instant>>,
     /// What the tools remember; replaced at reset.
     memory: Mutex<Arc<tools::ToolMemory>>,
+    /// The commands that run.
+    processes: tools::Processes,
     snapshots: snapshot::Snapshots,
+    /// The turns that wait.
+    queue: queue::Queue,
+    /// The requests with a key that are at work.
+    at_work: repeat::AtWork,
+    /// Who watches the turns that end with their watchers.
+    views: view::Views,
     /// No message is accepted any more.
     draining: AtomicBool,
     /// The server begins to end.
@@ -153,11 +177,15 @@ impl OpenCode {
         };
         let (workspace, store) = opened?;
         let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(OpenError::Setting)?;
+        let rules = permission::rules_of(&settings, &workspace).map_err(OpenError::Setting)?;
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let domain = Self(Arc::new(Inner {
             store,
             workspace,
             catalogue,
+            requests: permission::Requests::new(settings.permissions.mode),
             settings,
+            rules,
             gate: tokio::sync::Mutex::default(),
             running: Mutex::default(),
             chosen: Mutex::default(),
@@ -165,17 +193,23 @@ impl OpenCode {
             model_failing: AtomicBool::new(false),
             workspace_seen: Mutex::default(),
             memory: Mutex::default(),
+            processes: tools::Processes::new(tasks.clone(), stopping.clone()),
             snapshots: snapshot::Snapshots::new(),
+            queue: queue::Queue::default(),
+            at_work: repeat::AtWork::default(),
+            views: view::Views::default(),
             draining: AtomicBool::new(false),
-            stopping: CancellationToken::new(),
+            stopping,
             closing: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             started: Instant::now(),
         }));
         domain.close_open_turns().await.map_err(std::io::Error::other)?;
         let chosen = domain.read(|snapshot| snapshot.model()).await.map_err(std::io::Error::other)?.value;
         *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
-        domain.begin_versions();
+        domain.begin_permissions().await.map_err(std::io::Error::other)?;
+        domain.begin_versions().await.map_err(std::io::Error::other)?;
+        domain.load_queue().await.map_err(std::io::Error::other)?;
         if domain.0.settings.model.is_some() {
             // Whoever set one looks here for what is wrong with it. Nobody waits: a local server may have to be asked.
             let domain = domain.clone();
@@ -196,7 +230,7 @@ impl OpenCode {
         drop(tokio::task::spawn_blocking(move || domain.0.catalogue.warm_up()));
     }
 
-    /// Accepts no more messages, ends the running turn, and then every stream, whose readers have seen that end.
+    /// Accepts no more messages, ends the running turn, all jobs, and then every stream, whose readers have seen that end.
     /// Waits for the turn at most `grace`; what is not stored by then, the next start writes.
     pub async fn shutdown(&self, grace: Duration) {
         self.0.draining.store(true, Ordering::Release);
@@ -211,6 +245,7 @@ impl OpenCode {
         if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("the turn did not end in time; the next start closes it");
         }
+        self.0.snapshots.settle().await;
         self.0.closing.cancel();
     }
 
@@ -254,7 +289,7 @@ impl OpenCode {
 
 fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
     workspace::nobodys_settings();
-    let workspace = workspace::Workspace::open(&settings.workspace).map_err(|error| {
+    let workspace = workspace::Workspace::open(&settings.workspace, &settings.data_dir).map_err(|error| {
         let folder = settings.workspace.display();
         OpenError::Setting(Error::field("OPENCODE_WORKSPACE", format!("{folder} cannot be used: {error}")))
     })?;

@@ -1,6 +1,6 @@
 //! Money, exact: integer picodollars, so that sums never drift.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,23 @@ impl Picodollars {
     }
 }
 
+/// Dollars as a decimal, such as `0.50`: not negative, with up to twelve places.
+impl FromStr for Picodollars {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "is no amount of US dollars such as 0.50";
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 12 {
+            return Err(WRONG);
+        }
+        let whole: i64 = whole.parse().map_err(|_| WRONG)?;
+        let fraction: i64 = format!("{fraction:0<12}").parse().map_err(|_| WRONG)?;
+        whole.checked_mul(PER_DOLLAR).and_then(|whole| whole.checked_add(fraction)).map(Self).ok_or(WRONG)
+    }
+}
+
 /// The exact decimal in dollars, without trailing zeros: `0.0123`.
 impl fmt::Display for Picodollars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +66,17 @@ impl fmt::Display for Picodollars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_it_prints_and_no_nonsense() {
+        for text in ["0", "0.5", "12.000000000001", "9000000"] {
+            assert_eq!(text.parse::<Picodollars>().map(|money| money.to_string()).as_deref(), Ok(text));
+        }
+        assert_eq!("0.50".parse(), Ok(Picodollars(500_000_000_000)));
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "0.0000000000001", "99999999999999", "1,5", " 1"] {
+            assert!(text.parse::<Picodollars>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn prints_the_exact_decimal() {

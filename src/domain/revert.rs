@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::{
     OpenCode,
     error::{Code, Error, Result},
+    repeat::{Answered, IdempotencyKey, Keyed},
     snapshot::{Take, failed},
     store::{Batch, VersionRow},
     version::{ChangedFile, PathReason, VersionCause, shown},
@@ -38,6 +39,9 @@ pub struct RevertFiles {
     pub dry_run: bool,
     /// The version that the workspace must be at.
     pub expected_version: Option<String>,
+    /// With it a repeat is answered again.
+    #[serde(skip)]
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// What was brought back.
@@ -59,7 +63,7 @@ pub struct Reverted {
 
 impl OpenCode {
     /// Brings files back to a version. Refused while a turn runs; a version is taken first.
-    pub async fn revert_files(&self, wish: RevertFiles) -> Result<Reverted> {
+    pub async fn revert_files(&self, wish: RevertFiles) -> Result<Answered<Reverted>> {
         if wish.paths.len() > MAX_PATHS {
             return Err(Error::field("paths", format!("must have at most {MAX_PATHS} paths")));
         }
@@ -68,17 +72,28 @@ impl OpenCode {
             .iter()
             .map(|path| Ok(self.0.workspace.for_client(path)?.as_path().as_os_str().as_encoded_bytes().to_vec()));
         let paths = paths.collect::<Result<Vec<_>>>()?;
-        let target = self.version("version", &wish.version).await?;
-        let domain = self.clone();
-        self.to_the_end(async move {
+        let key = wish.keyed()?;
+        let (domain, stored) = (self.clone(), key.clone());
+        let revert = async move {
+            let target = domain.version("version", &wish.version).await?;
             let _gate = domain.0.gate.lock().await;
+            if let Some(key) = &stored {
+                domain.found(key).await?;
+            }
             domain.refuse_while_busy().await?;
-            domain.revert(wish, paths, target).await
-        })
-        .await
+            domain.0.store.refuse_when_full()?;
+            domain.revert(wish, paths, target, stored).await
+        };
+        self.once(key.as_ref(), |json, _| serde_json::from_str(json), revert).await
     }
 
-    async fn revert(&self, wish: RevertFiles, paths: Vec<Vec<u8>>, target: VersionRow) -> Result<Reverted> {
+    async fn revert(
+        &self,
+        wish: RevertFiles,
+        paths: Vec<Vec<u8>>,
+        target: VersionRow,
+        key: Option<Keyed>,
+    ) -> Result<Reverted> {
         // Held to the end: what is brought back is nobody else's change.
         let (before, hold) = self.take(Take::new(VersionCause::Request)).await?.record_and_hold(self).await?;
         if let Some(expected) = wish.expected_version.filter(|expected| *expected != before.name()) {
@@ -102,6 +117,8 @@ impl OpenCode {
                     lack.path.is_empty() || in_scope(&lack.path) || paths.iter().any(|path| lack.covers(path))
                 });
                 skipped.extend(unknown.map(PathReason::from));
+                // Both versions may lack the same.
+                skipped.sort();
                 skipped.dedup();
                 std::io::Result::Ok((plan, skipped))
             })
@@ -109,7 +126,12 @@ impl OpenCode {
             .map_err(failed)?
         };
         if wish.dry_run {
-            return Ok(answer(&plan, skipped, None, None));
+            let answer = answer(&plan, skipped, None, None);
+            let key = key.map(|key| key.answered(&answer)).transpose()?;
+            if key.is_some() {
+                self.0.store.append(Batch::new().key(key)).await?;
+            }
+            return Ok(answer);
         }
         let done = {
             let (engine, workspace, plan) = (engine.clone(), self.0.workspace.clone(), plan.clone());
@@ -127,11 +149,24 @@ impl OpenCode {
             paths: Some(made.iter().map(|found| path_of(&found.path)).collect()),
             ..Take::new(VersionCause::Revert)
         };
-        let after = self.take_holding(hold, take).await?.record(self).await?;
-        if !made.is_empty() {
-            self.0.store.append(Batch::new().note(told(&target.name(), &made))).await?;
-        }
-        Ok(answer(&made, skipped, Some(before.name()), Some(after.name())))
+        let batch = match made.is_empty() {
+            true => Batch::new(),
+            false => Batch::new().note(told(&target.name(), &made)),
+        };
+        // One act: a version without the note would leave the next turn's model with what it remembers.
+        let taken = self.take_holding(hold, take).await?;
+        let answer = answer(&made, skipped, Some(before.name()), Some(taken.row.name()));
+        let key = key.map(|key| key.answered(&answer)).transpose()?;
+        taken.record_with(self, batch.key(key)).await?;
+        Ok(answer)
+    }
+}
+
+impl RevertFiles {
+    fn keyed(&self) -> Result<Option<Keyed>> {
+        let Self { version, paths, dry_run, expected_version, idempotency_key } = self;
+        let wish = (version, paths, dry_run, expected_version);
+        idempotency_key.clone().map(|key| Keyed::new(key, "revert_files", &wish)).transpose()
     }
 }
 

@@ -1,23 +1,30 @@
 //! Sending a message: checked, accepted in one transaction, and then a turn of its own that no request owns.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+mod input;
+mod keyed;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     OpenCode,
-    agent::{self, Running, Untitled},
+    agent::{self, Closed, Coming, Running, Spending, Untitled, Used},
+    budget::{Budget, Limits, refuse_unpriced},
     cursor::Cursor,
     error::{Code, Error, Result},
     event::{AgentStatusChanged, EventKind, MessageEvent, SessionEvent, TurnStarted},
-    id::{MessageId, TurnId},
+    follow::place,
+    id::{MessageId, SessionId, TurnId},
     message::{Message, Role},
     model::Model,
-    part::{Binary, Data, Part, Text, json_len},
+    part::Part,
+    permission::{PermissionMode, Presence, ReplyToken},
+    queue::{MAX_WAITING, WhenBusy},
+    repeat::{IdempotencyKey, Keyed},
     session::{fit_title, now},
     status::Activity,
-    store::{Batch, Subscription},
+    store::{Accepted, Batch, Filter, FoundKey, Start, Subscription},
 };
 
 /// Most bytes of text (as JSON) in all parts of a message together.
@@ -26,8 +33,6 @@ pub(super) const MAX_TEXT: usize = 1024 * 1024;
 pub(super) const MAX_FILES: usize = 10 * 1024 * 1024;
 /// Most parts and attachments of a message together.
 pub(super) const MAX_PARTS: usize = 100;
-/// Most bytes of a path.
-const MAX_PATH: usize = 4096;
 
 /// A user's message.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
@@ -44,6 +49,33 @@ pub struct SendMessage {
     pub text: Option<String>,
     /// The model of this turn as `provider/id`; the session's if absent. `mock/demo` needs no key.
     pub model: Option<String>,
+    /// Limits of this turn, at most those of the settings.
+    pub budget: Option<Budget>,
+    /// What the agent may do without asking in this turn; as the session has it if absent. Loosening takes the reply token.
+    #[schema(inline)]
+    pub permission_mode: Option<PermissionMode>,
+    /// Cancel the turn 10 s after the last view of it has gone: the stream of this request or of a repeat, a wait for
+    /// its end, `GET /events` with its `turn_id`. Who starts it without a view has 10 s to come.
+    #[serde(default)]
+    pub cancel_on_disconnect: bool,
+    /// What to do while another turn runs; `reject` if absent.
+    #[serde(default)]
+    #[schema(inline)]
+    pub when_busy: WhenBusy,
+    /// With `steer`: the turn that the message is for, `stale_turn` where that does not run.
+    pub turn_id: Option<String>,
+    /// With it a repeat joins the turn.
+    #[serde(skip)]
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// With a key that joins a turn: the cursor to go on from; else from the turn's first event.
+    #[serde(skip)]
+    pub after: Option<String>,
+    /// Whether a cursor that cannot be read is answered in the stream instead of refused.
+    #[serde(skip)]
+    pub forgiving: bool,
+    /// What the client shows.
+    #[serde(skip)]
+    pub token: Option<ReplyToken>,
 }
 
 /// One part of a user's message.
@@ -102,36 +134,204 @@ pub struct Started {
     pub turn_id: TurnId,
     /// Its events from the user's message to `turn_completed`.
     pub events: Subscription,
+    /// It was accepted before, under the same key.
+    pub replayed: bool,
+    presence: Presence,
+}
+
+impl Started {
+    /// Its events, for somebody who reads them as they come and can answer what is asked for.
+    pub fn watched(self) -> Subscription {
+        let here = self.presence.enter();
+        self.events.keeping(Some(here))
+    }
+}
+
+/// A message that is to be accepted.
+pub(super) struct Wanted {
+    pub(super) model: Model,
+    pub(super) parts: Vec<Part>,
+    pub(super) limits: Limits,
+    pub(super) key: Option<Keyed>,
+    pub(super) cancel_on_disconnect: bool,
+    pub(super) mode: Option<PermissionMode>,
+}
+
+/// What came of a message.
+enum Outcome {
+    /// A turn, and the cursor before its first event.
+    New(TurnId, Cursor),
+    /// A turn that is told from here on, the cursor: one that waits, or one that runs and takes the message.
+    Later(TurnId, Cursor),
+    /// It was accepted before.
+    Known(FoundKey),
 }
 
 impl OpenCode {
-    /// Accepts a message and starts its turn, which goes on whoever watches.
+    /// Accepts a message and starts its turn, which goes on whoever watches; or joins the turn that the same message
+    /// has started before under its key.
     pub async fn send_message(&self, wish: SendMessage) -> Result<Started> {
-        let name = wish.model.clone();
-        let parts = self.input_parts(wish).await?;
-        let model = self.model_for(name.as_deref()).await?;
+        let key = wish.keyed()?;
+        let after = match wish.after.as_deref() {
+            None | Some("") => None,
+            Some(_) if key.is_none() => {
+                let detail = "is for a repeat, which needs its idempotency key: without one this would start again";
+                return Err(Error::field("after", detail));
+            }
+            // All that there is of it: from its first event.
+            Some("0") => None,
+            Some(after) => Some(place(Some(after), wish.forgiving)?),
+        };
+        // Before anything is looked at that may have changed since: a repeat is not checked again.
+        if let Some(key) = &key
+            && let Some(found) = self.found(key).await?
+        {
+            return self.join(found, after).await;
+        }
+        if wish.turn_id.is_some() && wish.when_busy != WhenBusy::Steer {
+            return Err(Error::field("turn_id", "is for a message that steers: set when_busy to steer"));
+        }
+        if wish.when_busy == WhenBusy::Steer {
+            for (field, set) in [
+                ("cancel_on_disconnect", wish.cancel_on_disconnect),
+                ("model", wish.model.is_some()),
+                ("budget", wish.budget.is_some()),
+                ("permission_mode", wish.permission_mode.is_some()),
+            ] {
+                if set {
+                    return Err(Error::field(field, "is set when a turn is started, not by a message for it"));
+                }
+            }
+        }
+        let mode = wish.permission_mode;
+        mode.map(|mode| self.check_mode(mode, wish.token.as_ref())).transpose()?;
+        let SendMessage { parts, attachments, text, model, budget, cancel_on_disconnect, when_busy, turn_id, .. } =
+            wish;
+        let budgets = &self.0.settings.budgets;
+        let limits = budget.map(|budget| budget.check(&budgets.turn)).transpose()?.unwrap_or_default();
+        let parts = self.input_parts(parts, text, attachments).await?;
+        let model = match self.running().filter(|_| when_busy == WhenBusy::Steer) {
+            // It is for that turn's model, whichever new turns would have.
+            Some(running) => Some(self.read_turn(running.id().as_str()).await?.value.model),
+            None => model,
+        };
+        let model = self.model_for(model.as_deref()).await?;
+        refuse_unpriced(&model, &limits, budgets)?;
+        let wanted = Wanted { model, parts, limits, key, cancel_on_disconnect, mode };
         let domain = self.clone();
         // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.
         let accepting = async move {
             let _gate = domain.0.gate.lock().await;
-            domain.refuse_while_busy().await?;
-            domain.accept(&model, parts).await
+            if let Some(key) = &wanted.key {
+                domain.0.at_work.refuse(key)?;
+                if let Some(found) = domain.found(key).await? {
+                    return Ok(Outcome::Known(found));
+                }
+            }
+            domain.decide(wanted, when_busy, turn_id.as_deref()).await
         };
-        let (turn_id, first) = self.to_the_end(accepting).await?;
-        let events = self.0.store.follow_new_turn(turn_id.clone(), first, self.0.closing.clone());
-        Ok(Started { turn_id, events })
+        match self.to_the_end(accepting).await? {
+            Outcome::Known(found) => self.join(found, after).await,
+            Outcome::New(turn_id, first) => {
+                let view = self.0.views.watch(&turn_id);
+                let events = self.0.store.follow_new_turn(turn_id.clone(), first, self.0.closing.clone());
+                Ok(Started { turn_id, events: events.keeping(view), replayed: false, presence: self.presence() })
+            }
+            Outcome::Later(turn_id, here) => {
+                let view = self.0.views.watch(&turn_id);
+                let filter = Filter { turn_id: Some(turn_id.clone()), ..Filter::default() };
+                let events = self.0.store.subscribe(Start::After(here), filter, self.0.closing.clone()).await?;
+                Ok(Started { turn_id, events: events.keeping(view), replayed: false, presence: self.presence() })
+            }
+        }
     }
 
-    /// Stores the message and the beginning of its turn in one transaction, and starts it. Answers the cursor before
-    /// its first event.
-    async fn accept(&self, model: &Model, parts: Vec<Part>) -> Result<(TurnId, Cursor)> {
+    /// The turn that was accepted before, from its first event or after the place that a client knows.
+    async fn join(&self, found: FoundKey, after: Option<Start>) -> Result<Started> {
+        let turn_id = match found.accepted {
+            Accepted::Turn(id) => id,
+            Accepted::Answer(_) => return Err(Error::internal("a message was answered without a turn")),
+        };
+        let view = self.0.views.watch(&turn_id);
+        let turn = self.get_turn(turn_id.as_str(), 0).await?.value;
+        let first: Cursor = turn.first_cursor.parse().map_err(|()| Error::internal("a turn without a place"))?;
+        let from = after.unwrap_or(Start::After(Cursor { seq: first.seq.saturating_sub(1), ..first }));
+        let filter = Filter { turn_id: Some(turn_id.clone()), ..Filter::default() };
+        let events = self.0.store.subscribe(from, filter, self.0.closing.clone()).await?;
+        Ok(Started { turn_id, events: events.keeping(view), replayed: true, presence: self.presence() })
+    }
+
+    /// Does with a message what is to be done while a turn runs, or starts its turn. For who holds the gate.
+    async fn decide(&self, wanted: Wanted, when_busy: WhenBusy, turn_id: Option<&str>) -> Result<Outcome> {
+        self.refuse_when_draining()?;
+        loop {
+            let busy = match self.refuse_while_busy().await {
+                Ok(()) => None,
+                Err(error) if error.code() == Code::AgentBusy => Some(error),
+                Err(error) => return Err(error),
+            };
+            let here = self.0.store.head();
+            match (busy, when_busy, self.running()) {
+                (None, WhenBusy::Steer, _) if turn_id.is_some() => return Err(stale("no turn runs")),
+                (None, ..) => {
+                    let (turn_id, first) = self.accept(wanted, TurnId::generate(), MessageId::generate()).await?;
+                    return Ok(Outcome::New(turn_id, first));
+                }
+                (Some(_), WhenBusy::Queue, _) => return self.queue(wanted).await.map(|id| Outcome::Later(id, here)),
+                (Some(_), WhenBusy::Steer, Some(running)) => {
+                    if turn_id.is_some_and(|wanted| wanted != running.id().as_str()) {
+                        return Err(stale(&format!("another turn runs: {}", running.id())));
+                    }
+                    match running.steering().announce() {
+                        Ok(coming) => return self.steer(wanted, &running, coming, here).await,
+                        Err(Closed::Full) => {
+                            let detail = format!("{MAX_WAITING} messages wait for the running turn to take them");
+                            return Err(Error::new(Code::AgentBusy, detail));
+                        }
+                        // It came to its end meanwhile: this is for whatever comes after it.
+                        Err(Closed::Ending) => running.done().await,
+                    }
+                }
+                (Some(busy), WhenBusy::Steer | WhenBusy::Reject, _) => return Err(busy),
+            }
+        }
+    }
+
+    /// Stores a message for the running turn.
+    async fn steer(&self, wanted: Wanted, running: &Running, coming: Coming<'_>, here: Cursor) -> Result<Outcome> {
+        let Wanted { model, parts, limits: _, key, cancel_on_disconnect: _, mode: _ } = wanted;
+        let id = running.id().clone();
+        let session = self.session_made_at_need().await?;
+        let message = user_message(session.id, MessageId::generate(), &id, &model, parts);
+        let key = key.map(|key| key.accepted(Accepted::Turn(id.clone())));
+        self.0.store.append(Batch::new().steer(&id, message.clone()).key(key)).await?;
+        coming.came(message);
+        Ok(Outcome::Later(id, here))
+    }
+
+    fn refuse_when_draining(&self) -> Result<()> {
         if self.0.draining.load(std::sync::atomic::Ordering::Acquire) {
             return Err(Error::new(Code::Unavailable, "the server is shutting down")
                 .retry_after(std::time::Duration::from_secs(1)));
         }
+        Ok(())
+    }
+
+    /// Stores the message and the beginning of its turn in one transaction, and starts it. Answers the cursor before
+    /// its first event.
+    pub(super) async fn accept(
+        &self,
+        wanted: Wanted,
+        turn_id: TurnId,
+        message_id: MessageId,
+    ) -> Result<(TurnId, Cursor)> {
+        let Wanted { model, parts, limits, key, cancel_on_disconnect, mode } = wanted;
         let mut session = self.session_made_at_need().await?;
+        let used = match self.0.settings.budgets.session {
+            Limits { model_calls: None, seconds: None, tokens: None, usd: None } => Used::default(),
+            Limits { .. } => self.read(|snapshot| snapshot.used()).await?.value,
+        };
         let now = now();
-        let turn_id = TurnId::generate();
         let mut batch = Batch::new();
         let mut untitled = None;
         if session.title.is_empty()
@@ -142,19 +342,7 @@ impl OpenCode {
             (session.title, session.updated_at) = (title, now);
             batch = batch.event(None, EventKind::SessionUpdated(SessionEvent { session: session.clone() }));
         }
-        let message = Message {
-            id: MessageId::generate(),
-            session_id: session.id.clone(),
-            role: Role::User,
-            parts,
-            model: Some(model.info.id.clone()),
-            turn_id: Some(turn_id.clone()),
-            usage: None,
-            created_at: now,
-            updated_at: now,
-            finished_at: Some(now),
-            seq: 0,
-        };
+        let message = user_message(session.id.clone(), message_id, &turn_id, &model, parts);
         let started = TurnStarted { user_message_id: message.id.clone(), model: model.info.id.clone() };
         let status = AgentStatusChanged {
             status: Activity::Processing,
@@ -163,154 +351,21 @@ impl OpenCode {
         let batch = batch
             .event(Some(&turn_id), EventKind::MessageCreated(MessageEvent { message }))
             .event(Some(&turn_id), EventKind::TurnStarted(started))
-            .event(Some(&turn_id), EventKind::AgentStatusChanged(status));
+            .event(Some(&turn_id), EventKind::AgentStatusChanged(status))
+            .key(key.map(|key| key.accepted(Accepted::Turn(turn_id.clone()))));
         let last = self.0.store.append(batch).await?;
-        let running = Running::new(turn_id.clone());
+        let spending = Spending::new(&self.0.settings.budgets, limits, used);
+        let running = Running::new(turn_id.clone(), self.0.settings.versions.wait, spending);
+        if let Some(mode) = mode {
+            running.set_mode(mode);
+        }
         self.set_running(Some(running.clone()));
-        self.0.tasks.spawn(agent::run(self.clone(), running, session.id, model.clone(), untitled));
+        if cancel_on_disconnect {
+            self.cancel_when_left(turn_id.clone());
+        }
+        self.0.tasks.spawn(agent::run(self.clone(), running, session.id, model, untitled));
         // Three events were stored for the turn.
         Ok((turn_id, Cursor { seq: last.saturating_sub(3), ..self.0.store.head() }))
-    }
-
-    /// Checks what the user sent and reads the files that it names.
-    async fn input_parts(&self, wish: SendMessage) -> Result<Vec<Part>> {
-        let mut input = wish.parts;
-        match wish.text {
-            Some(_) if !input.is_empty() => return Err(Error::field("text", "cannot be combined with parts")),
-            Some(text) if text.trim().is_empty() => return Err(Error::field("text", "must not be empty")),
-            Some(text) => input.push(InputPart::Text(InputText { text })),
-            None => {}
-        }
-        if input.is_empty() {
-            return Err(Error::field("parts", "must not be empty; {\"text\": \"...\"} is the short form"));
-        }
-        if input.len() + wish.attachments.len() > MAX_PARTS {
-            return Err(too_large(format!("a message has at most {MAX_PARTS} parts and attachments")));
-        }
-        let mut parts = Vec::with_capacity(input.len() + wish.attachments.len());
-        let (mut text, mut files) = (0, 0);
-        for (index, part) in input.into_iter().enumerate() {
-            let part = match part {
-                InputPart::Text(part) if part.text.trim().is_empty() => {
-                    return Err(Error::field(format!("parts[{index}].text"), "must not be empty"));
-                }
-                InputPart::Text(part) => Part::Text(Text { text: part.text }),
-                InputPart::Binary(part) => self.input_binary(&format!("parts[{index}]"), part).await?,
-            };
-            parts.push(part);
-        }
-        for (index, attachment) in wish.attachments.into_iter().enumerate() {
-            parts.push(self.input_attachment(&format!("attachments[{index}]"), attachment).await?);
-        }
-        for part in &parts {
-            match part {
-                Part::Text(part) => text += json_len(&part.text),
-                Part::Binary(part) => files += part.data.as_ref().map_or(0, |data| data.0.len()),
-                Part::ToolCall(_) | Part::ToolResult(_) | Part::Finish(_) | Part::Reasoning(_) => {}
-            }
-        }
-        if text > MAX_TEXT {
-            return Err(too_large(format!("the text of a message is limited to {MAX_TEXT} bytes as JSON")));
-        }
-        if files > MAX_FILES {
-            return Err(too_large(format!("the files of a message are limited to {MAX_FILES} bytes together")));
-        }
-        Ok(parts)
-    }
-
-    async fn input_binary(&self, field: &str, part: InputBinary) -> Result<Part> {
-        let InputBinary { path, mime_type, base64_data, data } = part;
-        let data = match (path.as_deref(), base64_data, data) {
-            (Some(path), None, None) => return self.read_binary(field, path, mime_type).await,
-            (None, Some(text), None) => decode(&format!("{field}.base64_data"), &text)?,
-            (None, None, Some(data)) => data,
-            _ => return Err(Error::field(field, "needs exactly one of data, base64_data and path")),
-        };
-        if data.is_empty() {
-            return Err(Error::field(field, "has no bytes"));
-        }
-        let mime_type = mime_type.filter(|name| !name.is_empty()).unwrap_or_else(|| mime_of(&data).into());
-        check_mime(field, &mime_type)?;
-        Ok(binary(None, mime_type, data))
-    }
-
-    async fn input_attachment(&self, field: &str, attachment: Attachment) -> Result<Part> {
-        let Attachment { path, content, mime_type, size } = attachment;
-        if path.is_empty() || path.len() > MAX_PATH {
-            return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
-        }
-        let mime_type = mime_type.filter(|name| !name.is_empty());
-        let part = match content.filter(|content| !content.is_empty()) {
-            None => self.read_binary(field, &path, mime_type).await?,
-            Some(content) => {
-                let mime_type = mime_type
-                    .unwrap_or_else(|| mime_guess::from_path(&path).first_raw().unwrap_or("text/plain").to_owned());
-                check_mime(field, &mime_type)?;
-                let data =
-                    if is_text(&mime_type) { content.into() } else { decode(&format!("{field}.content"), &content)? };
-                binary(Some(path), mime_type, data)
-            }
-        };
-        match (&part, size.filter(|size| *size != 0)) {
-            (Part::Binary(part), Some(size)) if i64::try_from(part.size).ok() != Some(size) => {
-                Err(Error::field(format!("{field}.size"), format!("is not the content's size, which is {}", part.size)))
-            }
-            _ => Ok(part),
-        }
-    }
-
-    async fn read_binary(&self, field: &str, path: &str, mime_type: Option<String>) -> Result<Part> {
-        if path.len() > MAX_PATH {
-            return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
-        }
-        let read = self.0.workspace.read_for_client(path, MAX_FILES as u64).await;
-        let (data, found) = read.map_err(|error| error.inside(field))?;
-        let mime_type = mime_type.unwrap_or(found);
-        check_mime(field, &mime_type)?;
-        Ok(binary(Some(path.to_owned()), mime_type, data.into()))
-    }
-}
-
-fn binary(path: Option<String>, mime_type: String, data: Bytes) -> Part {
-    let size = data.len() as u64;
-    Part::Binary(Binary { path, mime_type, data: Some(Data(data)), truncated: false, size })
-}
-
-fn decode(field: &str, text: &str) -> Result<Bytes> {
-    STANDARD.decode(text).map(Bytes::from).map_err(|_| Error::field(field, "is not base64"))
-}
-
-fn check_mime(field: &str, name: &str) -> Result<()> {
-    let good = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
-    };
-    let essence = name.split(';').next().unwrap_or_default().trim();
-    match essence.split_once('/') {
-        Some((kind, subtype)) if good(kind) && good(subtype) && name.len() <= 127 && name.is_ascii() => Ok(()),
-        _ => Err(Error::field(format!("{field}.mime_type"), "is no MIME type")),
-    }
-}
-
-/// Whether content of this type is text.
-fn is_text(mime_type: &str) -> bool {
-    let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.starts_with("text/")
-        || essence.ends_with("+json")
-        || essence.ends_with("+xml")
-        || ["application/json", "application/xml", "application/yaml", "application/toml", "application/javascript"]
-            .contains(&essence.as_str())
-}
-
-/// The type of bytes that came without one.
-fn mime_of(data: &[u8]) -> &'static str {
-    match data {
-        [0x89, b'P', b'N', b'G', ..] => "image/png",
-        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
-        [b'G', b'I', b'F', b'8', ..] => "image/gif",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
-        [b'%', b'P', b'D', b'F', ..] => "application/pdf",
-        _ if std::str::from_utf8(data).is_ok() => "text/plain",
-        _ => "application/octet-stream",
     }
 }
 
@@ -322,6 +377,23 @@ fn words(parts: &[Part]) -> Option<&str> {
     })
 }
 
-fn too_large(detail: String) -> Error {
-    Error::new(Code::TooLarge, detail)
+fn user_message(session_id: SessionId, id: MessageId, turn: &TurnId, model: &Model, parts: Vec<Part>) -> Message {
+    let now = now();
+    Message {
+        id,
+        session_id,
+        role: Role::User,
+        parts,
+        model: Some(model.info.id.clone()),
+        turn_id: Some(turn.clone()),
+        usage: None,
+        created_at: now,
+        updated_at: now,
+        finished_at: Some(now),
+        seq: 0,
+    }
+}
+
+fn stale(what: &str) -> Error {
+    Error::new(Code::StaleTurn, format!("{what}; the message was not taken"))
 }

@@ -8,10 +8,14 @@ use std::sync::{Arc, PoisonError};
 
 use super::{
     OpenCode, Read,
+    cursor::Cursor,
     error::{Error, Result},
     event::{EventKind, SessionEvent},
     id::{MessageId, SessionId},
-    store::Batch,
+    permission::{PermissionMode, ReplyToken},
+    queue,
+    repeat::{Answered, IdempotencyKey, Keyed},
+    store::{Batch, PermissionRow},
     usage::Usage,
 };
 
@@ -41,6 +45,14 @@ pub struct Session {
     pub created_at: Timestamp,
     /// When something last happened in it.
     pub updated_at: Timestamp,
+    /// What the agent may do without asking, in turns that do not say otherwise. It outlives a reset.
+    #[serde(default = "strictest")]
+    pub permission_mode: PermissionMode,
+}
+
+/// Of sessions in events that were stored before there were modes.
+fn strictest() -> PermissionMode {
+    PermissionMode::ReadOnly
 }
 
 /// Counts of the session.
@@ -76,8 +88,14 @@ pub struct SessionStats {
 #[serde(deny_unknown_fields)]
 pub struct UpdateSession {
     /// The new title, at most 200 characters.
-    #[schema(max_length = 200, required = true, nullable = false)]
+    #[schema(max_length = 200)]
     pub title: Option<String>,
+    /// What the agent may do without asking. Loosening it takes the reply token.
+    #[schema(inline)]
+    pub permission_mode: Option<PermissionMode>,
+    /// What the client shows.
+    #[serde(skip)]
+    pub token: Option<ReplyToken>,
 }
 
 /// The beginning of a new session.
@@ -87,6 +105,9 @@ pub struct ResetSession {
     /// The new session's title, at most 200 characters; made from the first message if absent.
     #[schema(max_length = 200)]
     pub title: Option<String>,
+    /// With it a repeat is answered again.
+    #[serde(skip)]
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Most characters of a title that a client sets.
@@ -116,37 +137,63 @@ impl OpenCode {
 
     /// Changes the session.
     pub async fn update_session(&self, change: UpdateSession) -> Result<Read<Session>> {
-        let title = change.title.ok_or_else(|| Error::field("title", "is missing: nothing to change was named"))?;
-        check_title(&title)?;
+        let UpdateSession { title, permission_mode, token } = change;
+        if title.is_none() && permission_mode.is_none() {
+            return Err(Error::field("title", "is missing: nothing to change was named"));
+        }
+        title.as_deref().map(check_title).transpose()?;
         let domain = self.clone();
         self.to_the_end(async move {
             let _gate = domain.0.gate.lock().await;
             let mut session = domain.session_made_at_need().await?;
-            (session.title, session.updated_at) = (title, now());
+            let mut batch = Batch::new();
+            if let Some(mode) = permission_mode {
+                domain.check_mode(mode, token.as_ref())?;
+                batch = batch.permission(PermissionRow::Mode(mode));
+            }
+            session.title = title.unwrap_or(session.title);
+            session.updated_at = now();
             let kind = EventKind::SessionUpdated(SessionEvent { session });
-            domain.0.store.append(Batch::new().event(None, kind)).await
+            domain.0.store.append(batch.event(None, kind)).await?;
+            if let Some(mode) = permission_mode {
+                domain.0.requests.set_mode(mode);
+            }
+            Ok(())
         })
         .await?;
         self.get_session().await
     }
 
-    /// Puts a new session in the place of this one. A running turn is cancelled first; messages go, and their
-    /// content is erased from the log; the workspace stays.
-    pub async fn reset_session(&self, wish: ResetSession) -> Result<Read<Session>> {
-        let title = wish.title.unwrap_or_default();
+    /// Puts a new session in the place of this one. A running turn is cancelled first, and all jobs are ended; messages
+    /// go, and their content is erased from the log; the workspace stays.
+    pub async fn reset_session(&self, wish: ResetSession) -> Result<Answered<Read<Session>>> {
+        let ResetSession { title, idempotency_key } = wish;
+        let title = title.unwrap_or_default();
         check_title(&title)?;
-        let domain = self.clone();
-        self.to_the_end(async move {
+        let key = idempotency_key.map(|key| Keyed::new(key, "reset_session", &title)).transpose()?;
+        let (domain, stored) = (self.clone(), key.clone());
+        let reset = async move {
             let _gate = domain.0.gate.lock().await;
-            domain.end_running_turn().await?;
-            let kind = EventKind::SessionReset(SessionEvent { session: new_session(title) });
-            domain.0.store.append(Batch::new().event(None, kind)).await?;
+            if let Some(key) = &stored {
+                domain.found(key).await?;
+            }
+            let (turn_ended, ()) = tokio::join!(domain.end_running_turn(), domain.0.processes.end_all());
+            turn_ended?;
+            let session = new_session(title, domain.0.requests.mode());
+            let key = stored.map(|key| key.answered(&session)).transpose()?;
+            let kind = EventKind::SessionReset(SessionEvent { session: session.clone() });
+            // Their messages were for the old one.
+            let waiting = domain.0.queue.all();
+            let batch = waiting.iter().fold(Batch::new(), queue::canceled);
+            let seq = domain.0.store.append(batch.event(None, kind).key(key)).await?;
+            waiting.iter().for_each(|id| domain.0.queue.remove(id));
             *domain.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+            domain.0.requests.set_grants(Vec::new());
             domain.begin_baseline();
-            Ok(())
-        })
-        .await?;
-        self.get_session().await
+            Ok(Read { value: session, as_of: Cursor { seq, ..domain.0.store.head() } })
+        };
+        let again = |json: &str, as_of| Ok(Read { value: serde_json::from_str(json)?, as_of });
+        self.once(key.as_ref(), again, reset).await
     }
 
     /// Creates the session if there is none; concurrent callers make one.
@@ -167,14 +214,14 @@ impl OpenCode {
         if let Some(session) = self.read(|snapshot| snapshot.session()).await?.value {
             return Ok(session);
         }
-        let session = new_session(String::new());
+        let session = new_session(String::new(), self.0.requests.mode());
         let kind = EventKind::SessionCreated(SessionEvent { session: session.clone() });
         self.0.store.append(Batch::new().event(None, kind)).await?;
         Ok(session)
     }
 }
 
-fn new_session(title: String) -> Session {
+fn new_session(title: String, permission_mode: PermissionMode) -> Session {
     let now = now();
     Session {
         id: SessionId::generate(),
@@ -187,6 +234,7 @@ fn new_session(title: String) -> Session {
         cost: 0.0,
         created_at: now,
         updated_at: now,
+        permission_mode,
     }
 }
 

@@ -14,15 +14,17 @@ use std::{
 use git2::Oid;
 use tokio::sync::{Notify, OnceCell, OwnedMutexGuard, oneshot, watch};
 
+mod budget;
 mod hear;
 mod record;
 mod upkeep;
 
+pub(super) use budget::Budget;
 use record::prepare;
 
 use super::{
     OpenCode,
-    agent::Changes,
+    agent::Running,
     error::{Code, Error, Result},
     event::FilesChanged,
     id::{ToolCallId, TurnId},
@@ -31,20 +33,26 @@ use super::{
     workspace::{Ask, Lack, Limits, Looked, Reach, Versions, blocking, lacks_from},
 };
 
-/// How long a turn waits for a version at most.
-pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
 /// How long the look at the start of a turn lets the model go first.
 const FIRST_WORDS: Duration = Duration::from_millis(50);
 /// How long a request waits for the baseline of a workspace that has none yet.
 const BASELINE_WAIT: Duration = Duration::from_secs(20);
+/// How long a look that failed is left alone before it is tried again without being asked for, at first and at most.
+const AGAIN: Duration = Duration::from_secs(1);
+const MAX_AGAIN: Duration = Duration::from_secs(60);
 
 /// Limits of the versions.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionLimits {
     /// Longest time that one look at the workspace takes; what it did not reach is left out of its version.
     pub time: Duration,
-    /// Most bytes that one look reads, those of a first look included.
+    /// Most bytes that one look reads in order to store them, those of a first look included. What is too large to be
+    /// stored is not counted.
     pub bytes: u64,
+    /// How long a turn waits for its versions at most, before its first tool that writes and at its end together.
+    pub wait: Duration,
+    /// How long listening for changes stands for a look at everything: there are changes that nobody hears of.
+    pub watch: Duration,
     /// Newest versions that are kept, the session's baseline beside them.
     pub kept: u64,
     /// Bytes of objects above which the older half of the versions is given up.
@@ -58,6 +66,8 @@ pub(super) struct Snapshots {
     latest: Arc<tokio::sync::Mutex<Latest>>,
     /// Whether the session has its baseline.
     baseline: watch::Sender<bool>,
+    /// Told when a version could not be taken or stored.
+    failed: Notify,
 }
 
 /// The newest version.
@@ -105,13 +115,25 @@ pub(super) struct Taken {
 
 impl Snapshots {
     pub(super) fn new() -> Self {
-        Self { engine: OnceCell::new(), latest: Arc::default(), baseline: watch::channel(false).0 }
+        Self {
+            engine: OnceCell::new(),
+            latest: Arc::default(),
+            baseline: watch::channel(false).0,
+            failed: Notify::new(),
+        }
     }
 
     /// Ends a look that is under way.
     pub(super) fn stop(&self) {
         if let Some(engine) = self.engine.get() {
             engine.stop();
+        }
+    }
+
+    /// Stores what is known of the workspace, for the next start.
+    pub(super) async fn settle(&self) {
+        if let Some(engine) = self.engine.get().cloned() {
+            blocking(move || engine.settle()).await;
         }
     }
 }
@@ -126,8 +148,9 @@ impl OpenCode {
     /// The versions' engine, opened when first needed.
     pub(super) async fn engine(&self) -> Result<Arc<Versions>> {
         let open = || async {
-            let (root, folder) = (self.0.workspace.root().to_owned(), self.0.settings.data_dir.join("versions"));
-            let engine = blocking(move || Versions::open(&root, &folder)).await.map(Arc::new)?;
+            let (workspace, folder) = (self.0.workspace.clone(), self.0.settings.data_dir.join("versions"));
+            let trust = self.0.settings.versions.watch;
+            let engine = blocking(move || Versions::open(&workspace, &folder, trust)).await.map(Arc::new)?;
             self.0.workspace.keep_versions(engine.clone());
             Ok(engine)
         };
@@ -135,17 +158,20 @@ impl OpenCode {
     }
 
     /// Begins the baseline of a workspace without one, and looks for what changed while no server ran.
-    pub(super) fn begin_versions(&self) {
+    pub(super) async fn begin_versions(&self) -> Result<()> {
+        // Before anybody can ask for a version: it would be taken for the first.
+        let baseline = self.read(|snapshot| snapshot.baseline()).await?.value;
+        self.0.snapshots.baseline.send_replace(baseline.is_some());
         let domain = self.clone();
         self.0.tasks.spawn(async move {
-            let outcome = async {
-                let baseline = domain.read(|snapshot| snapshot.baseline()).await?.value;
-                let cause = if baseline.is_some() { VersionCause::Outside } else { VersionCause::Baseline };
-                domain.0.snapshots.baseline.send_replace(baseline.is_some());
-                domain.take(Take::new(cause)).await?.record(&domain).await
-            };
-            if let Err(error) = outcome.await {
+            let mut later = AGAIN;
+            while let Err(error) = domain.take_and_record(Take::new(VersionCause::Baseline)).await {
                 tracing::warn!(error = %error, cause = ?error.cause(), "the workspace could not be looked at");
+                // What is the matter may pass, as a full disk does.
+                tokio::select! {
+                    () = tokio::time::sleep(later) => later = (later * 2).min(MAX_AGAIN),
+                    () = domain.0.stopping.cancelled() => return,
+                }
             }
             if let Ok(engine) = domain.engine().await
                 && let Err(error) = blocking(move || engine.own_trees()).await
@@ -155,18 +181,19 @@ impl OpenCode {
             domain.give_up_old_versions().await;
             domain.hear_of_changes().await;
         });
+        Ok(())
     }
 
     /// Waits until the session has its baseline, and answers its version.
     pub(super) async fn baseline(&self) -> Result<VersionRow> {
-        let mut baseline = self.0.snapshots.baseline.subscribe();
-        let waiting = tokio::time::timeout(BASELINE_WAIT, baseline.wait_for(|is_there| *is_there));
         let later = || {
             Error::new(Code::Unavailable, "the first version of the workspace is still being taken")
                 .retry_after(Duration::from_secs(2))
         };
-        if waiting.await.is_err() {
-            return Err(later());
+        if !*self.0.snapshots.baseline.borrow() {
+            // Behind the one that is being taken; or in its place, if it failed.
+            let taking = self.take_and_record(Take::new(VersionCause::Baseline));
+            tokio::time::timeout(BASELINE_WAIT, taking).await.map_err(|_| later())??;
         }
         let read = self.read(|snapshot| {
             Ok(match snapshot.baseline()? {
@@ -184,19 +211,35 @@ impl OpenCode {
     }
 
     /// As [`Self::take`], by who keeps the others from it.
-    pub(super) async fn take_holding(&self, Hold(mut guard): Hold, mut wanted: Take) -> Result<Taken> {
-        // Known only now: another look may have come first.
-        let is_there = *self.0.snapshots.baseline.borrow();
-        wanted.cause = match wanted.cause {
-            VersionCause::Baseline if is_there => VersionCause::Outside,
-            VersionCause::BeforeTurn if !is_there => VersionCause::Baseline,
-            cause => cause,
-        };
+    pub(super) async fn take_holding(&self, hold: Hold, wanted: Take) -> Result<Taken> {
+        let taken = self.look(hold, wanted).await;
+        taken.inspect_err(|_| self.0.snapshots.failed.notify_one())
+    }
+
+    async fn look(&self, Hold(mut guard): Hold, mut wanted: Take) -> Result<Taken> {
         let engine = self.engine().await?;
         if !guard.known {
             let (row, next) = self.read(|snapshot| snapshot.latest_version()).await?.value;
             (guard.row, guard.next, guard.known) = (row, next, true);
         }
+        // Known only now: another look may have come first.
+        let is_there = *self.0.snapshots.baseline.borrow();
+        wanted.cause = match wanted.cause {
+            VersionCause::Baseline if is_there => VersionCause::Outside,
+            VersionCause::BeforeTurn if !is_there => VersionCause::Baseline,
+            // The first of all is of everything, whoever wants it.
+            VersionCause::AfterTurn
+            | VersionCause::Write
+            | VersionCause::Revert
+            | VersionCause::Request
+            | VersionCause::Outside
+                if guard.row.is_none() =>
+            {
+                wanted.paths = None;
+                VersionCause::Baseline
+            }
+            cause => cause,
+        };
         let limits = self.0.settings.versions;
         let last = guard.row.clone();
         let since = match (&wanted.cause, &guard.turn) {
@@ -296,11 +339,11 @@ impl OpenCode {
     }
 
     /// The version that a turn ends with, for its ending to store. None where it takes too long: then it is stored by
-    /// itself when it is there.
-    pub(super) async fn version_after(&self, turn_id: &TurnId, changes: &Changes, wait: Duration) -> Option<Taken> {
+    /// itself when it is there, as also where nobody `waits` for it.
+    pub(super) async fn version_after(&self, running: &Running, waits: bool) -> Option<Taken> {
         let (done, answer) = oneshot::channel();
-        let take =
-            Take { turn_id: Some(turn_id.clone()), touched: changes.touched(), ..Take::new(VersionCause::AfterTurn) };
+        let (turn_id, touched) = (Some(running.id().clone()), running.changes().touched());
+        let take = Take { turn_id, touched, ..Take::new(VersionCause::AfterTurn) };
         let domain = self.clone();
         // Its place in the queue is taken here: who comes after the turn is not to be taken for the turn.
         let mut latest = Box::pin(Arc::clone(&self.0.snapshots.latest).lock_owned());
@@ -323,7 +366,7 @@ impl OpenCode {
                 tracing::warn!(error = %error, "a version could not be stored");
             }
         });
-        tokio::time::timeout(wait, answer).await.ok()?.ok()
+        if waits { running.budget().wait(answer).await?.ok() } else { None }
     }
 
     /// A new baseline, for a new session.
@@ -341,8 +384,8 @@ impl OpenCode {
 /// A failure of the versions' engine: a full disk is the caller's to know, all else is ours.
 pub(super) fn failed(error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::new(Code::InsufficientStorage, "the disk of the data directory is full; nothing was changed")
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Error::new(Code::InsufficientStorage, "the disk of the data directory has no room for a version")
                 .retry_after(Duration::from_secs(5))
         }
         io::ErrorKind::NotFound => Error::new(Code::NotFound, "the content of that version is gone"),

@@ -12,9 +12,11 @@ use utoipa::ToSchema;
 use super::{
     OpenCode, Read,
     error::{Code, Error, Result},
+    event::EventType,
     id::TurnId,
     part::FinishReason,
-    store,
+    process::{ProcessEnded, ProcessLeft, ProcessesEnded, is_zero},
+    store::{self, Filter, Start},
     turn::Turn,
 };
 
@@ -66,49 +68,22 @@ pub struct Canceled {
     /// The turn that was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_id: Option<TurnId>,
-    /// The processes that were ended.
+    /// The processes that were ended, those of the turn's jobs too; at most 1,000 of a command.
     pub processes_ended: Vec<ProcessEnded>,
     /// The processes that the kernel has not let go yet.
     pub processes_left: Vec<ProcessLeft>,
+    /// How many more were ended than are named; absent if all are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub processes_unnamed: u64,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
-}
-
-/// A process that was ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ProcessEnded {
-    /// Its process id.
-    pub pid: u32,
-    /// Its command line.
-    pub command: String,
-    /// Which signal it took.
-    pub how: ProcessEnding,
-}
-
-/// What it took to end a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProcessEnding {
-    /// TERM sufficed.
-    Term,
-    /// KILL was needed.
-    Kill,
-}
-
-/// A process that is still there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ProcessLeft {
-    /// Its process id.
-    pub pid: u32,
-    /// Its command line.
-    pub command: String,
 }
 
 /// Which turn is to be cancelled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelAgent {
-    /// Only this turn: if another one runs, nothing is touched.
+    /// Only this turn, which runs or is queued: if another one runs, nothing is touched.
     pub turn_id: Option<String>,
 }
 
@@ -162,11 +137,15 @@ impl OpenCode {
             turn_id: None,
             processes_ended: Vec::new(),
             processes_left: Vec::new(),
+            processes_unnamed: 0,
             took_ms: 0,
         };
         // Behind the gate, so that a turn whose first events were just seen is found.
         let running = {
             let _gate = self.0.gate.lock().await;
+            if let Some(wanted) = wish.turn_id.as_ref().filter(|wanted| self.0.queue.holds(wanted)) {
+                return self.cancel_queued(&TurnId::from(wanted.clone()), began).await;
+            }
             self.running()
         };
         let Some(running) = running else { return Ok(nothing) };
@@ -185,18 +164,28 @@ impl OpenCode {
             // It came to its own end before the cancel reached it.
             return Ok(nothing);
         }
-        Ok(Canceled {
-            canceled: true,
-            turn_id: Some(id),
-            processes_ended: running.processes_ended(),
-            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            ..nothing
-        })
+        let ProcessesEnded { processes_ended, processes_left, processes_unnamed, took_ms } =
+            ProcessesEnded::new(&running.outcomes(), began);
+        let turn_id = Some(id);
+        Ok(Canceled { canceled: true, turn_id, processes_ended, processes_left, processes_unnamed, took_ms })
     }
 
     /// Waits until the turn has ended and its end is stored.
     pub async fn turn_ended(&self, id: &TurnId) {
-        if let Some(running) = self.running().filter(|running| running.id() == id) {
+        // One that was just accepted runs when the gate is free.
+        let (running, waits) = {
+            let _gate = self.0.gate.lock().await;
+            (self.running().filter(|running| running.id() == id), self.0.queue.holds(id.as_str()))
+        };
+        if waits {
+            let filter =
+                Filter { turn_id: Some(id.clone()), only: vec![EventType::TurnCompleted], ..Filter::default() };
+            let place = Start::After(self.0.store.head());
+            if let Ok(mut events) = self.0.store.subscribe(place, filter, self.0.closing.clone()).await {
+                while events.next().await.is_some() {}
+            }
+        }
+        if let Some(running) = running {
             running.done().await;
         }
     }
@@ -219,6 +208,13 @@ impl OpenCode {
                 return Err(self.busy(&running));
             }
             running.done().await;
+        }
+        if self.0.queue.len() > 0 {
+            let detail = format!(
+                "the next of {} queued turns is about to begin; wait for its end, or cancel it",
+                self.0.queue.len()
+            );
+            return Err(Error::new(Code::AgentBusy, detail));
         }
         self.close_open_turns().await
     }

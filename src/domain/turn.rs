@@ -14,6 +14,7 @@ use super::{
     list::{List, Order, PageQuery},
     part::FinishReason,
     store::{Filter, Start, has_ended},
+    timeline::Timeline,
     usage::Usage,
 };
 
@@ -32,7 +33,7 @@ pub struct Turn {
     pub error: Option<TurnError>,
     /// The model that it was sent to, as `provider/id`.
     pub model: String,
-    /// The user message that began it.
+    /// The user message that began it; of a queued turn the id that its message will have.
     pub user_message_id: MessageId,
     /// The model's last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +47,9 @@ pub struct Turn {
     pub version_after: Option<String>,
     /// What all model calls of the turn used so far.
     pub usage: Usage,
+    /// Where its time went, until now while it runs; absent where the server ended in the middle of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When it began to run.
@@ -54,7 +58,7 @@ pub struct Turn {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Cursor of its first event, the user's message.
+    /// Cursor of its first event, the user's message; of a queued turn where the log stood when it was accepted.
     pub first_cursor: String,
     /// Cursor of its last event; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +87,9 @@ pub struct TurnError {
     pub message: String,
     /// Whether sending the message again may help.
     pub retryable: bool,
-    /// Figures beside the words, such as the provider's status.
+    /// Figures beside the words, such as the provider's status. Of `budget_exhausted`: `which` (`model_calls`, `seconds`,
+    /// `tokens`, `usd`), `scope` (`turn`, `session`), `limit`, `used`, `needed` by the next call, the `setting` that raises
+    /// it, and the `field` where the message had set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Value>,
 }
@@ -144,6 +150,7 @@ impl OpenCode {
             return Ok(read);
         }
         let filter = Filter { turn_id: Some(read.value.id.clone()), ..Filter::default() };
+        let _view = self.0.views.watch(&read.value.id);
         let mut events = self.0.store.subscribe(Start::After(read.as_of), filter, self.0.closing.clone()).await?;
         let _ = tokio::time::timeout(wait, async { while events.next().await.is_some() {} }).await;
         self.read_turn(id).await
@@ -157,11 +164,19 @@ impl OpenCode {
         Ok(checked.answer(self.read(move |snapshot| snapshot.turns(page)).await?))
     }
 
-    async fn read_turn(&self, id: &str) -> Result<Read<Turn>> {
+    pub(super) async fn read_turn(&self, id: &str) -> Result<Read<Turn>> {
         let wanted = id.to_owned();
         let read = self.read(move |snapshot| snapshot.turn(&wanted)).await?;
         let as_of = read.as_of;
-        let value = read.value.ok_or_else(|| Error::not_found("turn", id))?;
+        let mut value = read.value.ok_or_else(|| Error::not_found("turn", id))?;
+        if let Some(running) = self.running().filter(|running| running.id().as_str() == id && !has_ended(&value)) {
+            let mut timeline = running.clock().read();
+            if let Some(started) = value.started_at {
+                let ended = started.saturating_add(std::time::Duration::from_millis(timeline.wall_ms));
+                timeline.close(value.created_at, started, ended.unwrap_or(started));
+            }
+            value.timeline = Some(timeline);
+        }
         Ok(Read { value, as_of })
     }
 }

@@ -64,12 +64,21 @@ pub struct Spent {
     pub cost: Option<Picodollars>,
     /// Calls whose cost is not known.
     pub unpriced_calls: u64,
+    /// Calls that count for budgets: all but those that were refused before the model said anything.
+    #[serde(default)]
+    pub calls: u64,
+    /// Tokens that calls may have used at most beyond what is known, for budgets alone.
+    #[serde(default)]
+    pub unknown_tokens: u64,
+    /// What these may have cost at most.
+    #[serde(default)]
+    pub unknown_cost: Picodollars,
 }
 
 impl Spent {
     /// What one call spent; `cost` is `None` where the price or the usage is unknown.
     pub fn call(tokens: Tokens, cost: Option<Picodollars>) -> Self {
-        Self { tokens, cost, unpriced_calls: u64::from(cost.is_none()) }
+        Self { tokens, cost, unpriced_calls: u64::from(cost.is_none()), calls: 1, ..Self::default() }
     }
 
     /// The sum of both.
@@ -81,6 +90,9 @@ impl Spent {
                 (a, b) => a.or(b),
             },
             unpriced_calls: self.unpriced_calls + other.unpriced_calls,
+            calls: self.calls + other.calls,
+            unknown_tokens: self.unknown_tokens.saturating_add(other.unknown_tokens),
+            unknown_cost: self.unknown_cost.plus(other.unknown_cost),
         }
     }
 }

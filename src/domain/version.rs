@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     OpenCode,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     id::{ToolCallId, TurnId},
     list::{List, Order, PageQuery},
     store::VersionRow,
@@ -72,13 +72,13 @@ impl VersionCause {
 }
 
 /// A path, and why it was left out or skipped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct PathReason {
     /// Path relative to the workspace; a directory stands for all that is below it.
     pub path: String,
     /// Why, in one word: `ignored` (an ignore rule keeps it out of every version), `time` and `bytes` (the limits of one
     /// look at the workspace), `unreadable`, `changing`, `too_deep`, `submodule`, `too_large`, `gone`, `denied`,
-    /// `in_the_way`, `patch_too_large`.
+    /// `no_room` (on the disk of the workspace), `in_the_way`, `patch_too_large`, `name` (`git apply` refuses it).
     pub reason: String,
 }
 
@@ -161,8 +161,17 @@ impl OpenCode {
         let number = number(name).ok_or_else(|| {
             Error::field(field, "is no version: they are named v1, v2 and so on; GET /files/versions lists them")
         })?;
-        let row = self.read(move |snapshot| snapshot.version(number)).await?.value;
-        row.ok_or_else(|| Error::not_found("version", name))
+        let read = self.read(move |snapshot| Ok((snapshot.version(number)?, snapshot.latest_version()?.1)));
+        let (row, next) = read.await?.value;
+        row.ok_or_else(|| match (1..next).contains(&number) {
+            true => Error::new(
+                Code::NotFound,
+                format!(
+                    "version \"{name}\" was given up, as old ones are; GET /files/versions lists those that are kept"
+                ),
+            ),
+            false => Error::not_found("version", name),
+        })
     }
 }
 

@@ -6,9 +6,7 @@ use super::{
     Result, pb,
     session::{signed, text, time, with_cursor},
 };
-use crate::domain::{
-    Activity, AgentState, CancelAgent, Canceled, OpenCode, ProcessEnded, ProcessEnding, ProcessLeft, Read,
-};
+use crate::domain::{Activity, AgentState, CancelAgent, Canceled, OpenCode, Read};
 
 pub(super) async fn cancel_agent(domain: &OpenCode, wish: pb::CancelAgentRequest) -> Result<pb::CancelAgentResponse> {
     let canceled = domain.cancel_agent(CancelAgent { turn_id: text(wish.turn_id) }).await?;
@@ -50,31 +48,14 @@ impl From<AgentState> for pb::GetAgentStatusResponse {
 
 impl From<Canceled> for pb::CancelAgentResponse {
     fn from(canceled: Canceled) -> Self {
-        let Canceled { canceled, turn_id, processes_ended, processes_left, took_ms } = canceled;
+        let Canceled { canceled, turn_id, processes_ended, processes_left, processes_unnamed, took_ms } = canceled;
         Self {
             canceled,
             turn_id: turn_id.map(|id| id.to_string()).unwrap_or_default(),
             processes_ended: processes_ended.into_iter().map(Into::into).collect(),
             processes_left: processes_left.into_iter().map(Into::into).collect(),
             took_ms: signed(took_ms),
+            processes_unnamed: signed(processes_unnamed),
         }
-    }
-}
-
-impl From<ProcessEnded> for pb::EndedProcess {
-    fn from(process: ProcessEnded) -> Self {
-        let ProcessEnded { pid, command, how } = process;
-        let how = match how {
-            ProcessEnding::Term => pb::ProcessEnding::Term,
-            ProcessEnding::Kill => pb::ProcessEnding::Kill,
-        };
-        Self { pid, command, how: how.into() }
-    }
-}
-
-impl From<ProcessLeft> for pb::LeftProcess {
-    fn from(process: ProcessLeft) -> Self {
-        let ProcessLeft { pid, command } = process;
-        Self { pid, command }
     }
 }

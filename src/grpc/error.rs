@@ -16,15 +16,17 @@ const DOMAIN: &str = "opencode.v1";
 /// The status of each code: the one table of this door.
 fn grpc_code(code: Code) -> GrpcCode {
     match code {
-        Code::InvalidArgument => GrpcCode::InvalidArgument,
+        Code::InvalidArgument | Code::IdempotencyKeyReused => GrpcCode::InvalidArgument,
         Code::PermissionDenied => GrpcCode::PermissionDenied,
         Code::NotFound => GrpcCode::NotFound,
         Code::MethodNotAllowed | Code::NotAcceptable | Code::UnsupportedMediaType | Code::Unimplemented => {
             GrpcCode::Unimplemented
         }
-        Code::AgentBusy | Code::StaleTurn | Code::NoModel | Code::PatchIncomplete => GrpcCode::FailedPrecondition,
+        Code::AgentBusy | Code::StaleTurn | Code::AlreadyResolved | Code::NoModel | Code::PatchIncomplete => {
+            GrpcCode::FailedPrecondition
+        }
         Code::AlreadyExists => GrpcCode::AlreadyExists,
-        Code::PreconditionFailed => GrpcCode::Aborted,
+        Code::PreconditionFailed | Code::InProgress => GrpcCode::Aborted,
         Code::TooLarge | Code::RangeNotSatisfiable => GrpcCode::OutOfRange,
         Code::Internal => GrpcCode::Internal,
         Code::Unavailable => GrpcCode::Unavailable,

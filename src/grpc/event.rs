@@ -215,6 +215,8 @@ fn member(event: &Event, kind: EventKind) -> Member {
             summary_message_id: summary_message_id.map(|id| id.to_string()).unwrap_or_default(),
             kept_from_message_id: kept_from_message_id.map(|id| id.to_string()).unwrap_or_default(),
         }),
+        EventKind::PermissionRequested(requested) => Member::PermissionRequested(requested.into()),
+        EventKind::PermissionResolved(resolved) => Member::PermissionResolved(resolved.into()),
         EventKind::AgentStatusChanged(AgentStatusChanged { status, current_operation }) => {
             Member::AgentStatusChanged(pb::AgentStatusChanged {
                 status: pb::AgentStatus::from(status).into(),

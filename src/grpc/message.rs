@@ -5,12 +5,13 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Result, part, pb,
-    session::{page, refuse_later, signed, text, time, with_cursor},
+    permission::{mode, reply_token},
+    session::{key, marked, page, signed, text, time, with_cursor},
     stream::{Streaming, request_id, view},
 };
 use crate::domain::{
-    Attachment, Error, ListMessages, Message, OpenCode, Order, PageQuery, Pagination, Read, Role, SendMessage,
-    WholePart,
+    Attachment, Budget, Error, ListMessages, Message, OpenCode, Order, PageQuery, Pagination, Read, Role, SendMessage,
+    WhenBusy, WholePart,
 };
 
 /// Bytes of a part in one message.
@@ -21,9 +22,10 @@ pub(super) async fn send_message(
     call: Request<pb::SendMessageRequest>,
 ) -> Result<Streaming<pb::SendMessageResponse>> {
     let id = request_id(&call);
+    let token = reply_token(&call);
     let wish = call.into_inner();
     let detach = wish.detach;
-    let started = domain.send_message(wish.try_into()?).await?;
+    let started = domain.send_message(SendMessage { token, ..wish.try_into()? }).await?;
     if detach {
         let turn = domain.get_turn(started.turn_id.as_str(), 0).await?;
         let message = pb::SendMessageResponse {
@@ -32,16 +34,18 @@ pub(super) async fn send_message(
             seq: 0,
             turn: Some(turn.value.into()),
         };
-        return Ok(Response::new(Box::pin(stream::iter([Ok(message)]))));
+        let message: Streaming<_> = Box::pin(stream::iter([Ok(message)]));
+        return Ok(marked(Response::new(message), started.replayed));
     }
-    Ok(Response::new(view(started.events, id)))
+    let replayed = started.replayed;
+    Ok(marked(Response::new(view(started.watched(), id)), replayed))
 }
 
 pub(super) async fn list_messages(
     domain: &OpenCode,
     wish: pb::ListMessagesRequest,
 ) -> Result<pb::ListMessagesResponse> {
-    let pb::ListMessagesRequest { pagination, role_filter, order } = wish;
+    let pb::ListMessagesRequest { pagination, role_filter, order: wanted } = wish;
     let role = match pb::MessageRole::try_from(role_filter) {
         Ok(pb::MessageRole::Unspecified) => None,
         Ok(pb::MessageRole::User) => Some(Role::User),
@@ -49,13 +53,7 @@ pub(super) async fn list_messages(
         Ok(pb::MessageRole::Tool) => Some(Role::Tool),
         Err(_) => return Err(Error::field("role_filter", "is not a known role").into()),
     };
-    let order = match pb::SortOrder::try_from(order) {
-        Ok(pb::SortOrder::Unspecified) => None,
-        Ok(pb::SortOrder::Asc) => Some(Order::Asc),
-        Ok(pb::SortOrder::Desc) => Some(Order::Desc),
-        Err(_) => return Err(Error::field("order", "is not a known order").into()),
-    };
-    let wanted = PageQuery { order, ..page_query(pagination) };
+    let wanted = PageQuery { order: order(wanted)?, ..page_query(pagination) };
     let list = domain.list_messages(ListMessages { page: wanted, role }).await?;
     Ok(page(list, |messages, pagination, as_of, as_of_seq| pb::ListMessagesResponse {
         messages,
@@ -106,6 +104,16 @@ pub(super) async fn get_message_part(
     Ok(with_cursor(chunks, as_of))
 }
 
+/// The order that is wanted, if one is.
+pub(super) fn order(order: i32) -> std::result::Result<Option<Order>, Status> {
+    match pb::SortOrder::try_from(order) {
+        Ok(pb::SortOrder::Unspecified) => Ok(None),
+        Ok(pb::SortOrder::Asc) => Ok(Some(Order::Asc)),
+        Ok(pb::SortOrder::Desc) => Ok(Some(Order::Desc)),
+        Err(_) => Err(Error::field("order", "is not a known order").into()),
+    }
+}
+
 /// Which page is wanted; proto3's zeros mean absent.
 pub(super) fn page_query(pagination: Option<pb::Pagination>) -> PageQuery {
     let pb::Pagination { limit, offset, cursor } = pagination.unwrap_or_default();
@@ -129,22 +137,34 @@ impl TryFrom<pb::SendMessageRequest> for SendMessage {
             turn_id,
             budget,
         } = wish;
-        refuse_later(&[
-            ("idempotency_key", !idempotency_key.is_empty()),
-            ("after", !after.is_empty()),
-            ("cancel_on_disconnect", cancel_on_disconnect),
-            ("permission_mode", permission_mode != 0),
-            ("when_busy", when_busy != 0),
-            ("turn_id", !turn_id.is_empty()),
-            ("budget", budget.is_some()),
-        ])?;
         let parts = parts.into_iter().enumerate().map(|(index, item)| part::input(index, item));
         Ok(Self {
             parts: parts.collect::<std::result::Result<_, _>>()?,
             attachments: attachments.into_iter().map(Into::into).collect(),
             text: None,
             model: text(model),
+            permission_mode: mode(permission_mode)?,
+            cancel_on_disconnect,
+            when_busy: match pb::WhenBusy::try_from(when_busy) {
+                Ok(pb::WhenBusy::Unspecified | pb::WhenBusy::Reject) => WhenBusy::Reject,
+                Ok(pb::WhenBusy::Queue) => WhenBusy::Queue,
+                Ok(pb::WhenBusy::Steer) => WhenBusy::Steer,
+                Err(_) => return Err(Error::field("when_busy", "is not a known way").into()),
+            },
+            turn_id: text(turn_id),
+            idempotency_key: key(&idempotency_key)?,
+            after: text(after),
+            forgiving: false,
+            budget: budget.map(Into::into),
+            token: None,
         })
+    }
+}
+
+impl From<pb::Budget> for Budget {
+    fn from(budget: pb::Budget) -> Self {
+        let pb::Budget { model_calls, seconds, tokens, usd } = budget;
+        Self { model_calls, seconds, tokens, usd }
     }
 }
 

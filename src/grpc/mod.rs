@@ -6,9 +6,12 @@ mod error;
 mod event;
 mod file;
 mod health;
+mod ledger;
 mod message;
 mod model;
 mod part;
+mod permission;
+mod process;
 mod session;
 mod stream;
 mod turn;
@@ -155,8 +158,12 @@ impl OpenCodeService for Service {
         session::get_session_stats(&self.domain).await
     }
 
+    async fn list_ledger(&self, call: Call<pb::ListLedgerRequest>) -> Result<pb::ListLedgerResponse> {
+        ledger::list_ledger(&self.domain, call.into_inner()).await
+    }
+
     async fn update_session(&self, call: Call<pb::UpdateSessionRequest>) -> Result<pb::UpdateSessionResponse> {
-        session::update_session(&self.domain, call.into_inner()).await
+        session::update_session(&self.domain, call).await
     }
 
     async fn send_message(&self, call: Call<pb::SendMessageRequest>) -> Result<Self::SendMessageStream> {
@@ -207,6 +214,29 @@ impl OpenCodeService for Service {
         agent::get_agent_status(&self.domain).await
     }
 
+    async fn list_processes(&self, _: Call<pb::ListProcessesRequest>) -> Result<pb::ListProcessesResponse> {
+        process::list_processes(&self.domain).await
+    }
+
+    async fn end_process(&self, call: Call<pb::EndProcessRequest>) -> Result<pb::EndProcessResponse> {
+        process::end_process(&self.domain, call.into_inner()).await
+    }
+
+    async fn list_permissions(&self, _: Call<pb::ListPermissionsRequest>) -> Result<pb::ListPermissionsResponse> {
+        permission::list_permissions(&self.domain).await
+    }
+
+    async fn reply_permission(&self, call: Call<pb::ReplyPermissionRequest>) -> Result<pb::ReplyPermissionResponse> {
+        permission::reply_permission(&self.domain, call).await
+    }
+
+    async fn evaluate_permission(
+        &self,
+        call: Call<pb::EvaluatePermissionRequest>,
+    ) -> Result<pb::EvaluatePermissionResponse> {
+        permission::evaluate_permission(&self.domain, call.into_inner()).await
+    }
+
     async fn set_model(&self, call: Call<pb::SetModelRequest>) -> Result<pb::SetModelResponse> {
         model::set_model(&self.domain, call.into_inner()).await
     }
@@ -244,14 +274,6 @@ impl OpenCodeService for Service {
     }
 
     // Work of later issues. tests/it/parity.rs has the same list and fails when one of them is served.
-
-    async fn list_permissions(&self, _: Call<pb::ListPermissionsRequest>) -> Result<pb::ListPermissionsResponse> {
-        later("ListPermissions")
-    }
-
-    async fn reply_permission(&self, _: Call<pb::ReplyPermissionRequest>) -> Result<pb::ReplyPermissionResponse> {
-        later("ReplyPermission")
-    }
 
     async fn get_capabilities(&self, _: Call<pb::GetCapabilitiesRequest>) -> Result<pb::GetCapabilitiesResponse> {
         later("GetCapabilities")

@@ -1,10 +1,17 @@
 //! The session's RPCs and conversions, and those of the small types that all share.
 
 use jiff::Timestamp;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use super::{Result, error::insert_cursor, pb};
-use crate::domain::{Cursor, Error, List, OpenCode, Read, ResetSession, Session, SessionStats, UpdateSession, Usage};
+use super::{
+    Result,
+    error::insert_cursor,
+    pb,
+    permission::{mode, reply_token},
+};
+use crate::domain::{
+    Answered, Cursor, IdempotencyKey, List, OpenCode, Read, ResetSession, Session, SessionStats, UpdateSession, Usage,
+};
 
 pub(super) async fn get_session(domain: &OpenCode) -> Result<pb::GetSessionResponse> {
     let Read { value, as_of } = domain.get_session().await?;
@@ -16,18 +23,19 @@ pub(super) async fn reset_session(
     wish: pb::ResetSessionRequest,
 ) -> Result<pb::ResetSessionResponse> {
     let pb::ResetSessionRequest { title, idempotency_key } = wish;
-    refuse_later(&[("idempotency_key", !idempotency_key.is_empty())])?;
-    let Read { value, as_of } = domain.reset_session(ResetSession { title: text(title) }).await?;
-    Ok(with_cursor(pb::ResetSessionResponse { session: Some(value.into()) }, as_of))
+    let wish = ResetSession { title: text(title), idempotency_key: key(&idempotency_key)? };
+    let Answered { value: Read { value, as_of }, replayed } = domain.reset_session(wish).await?;
+    Ok(marked(with_cursor(pb::ResetSessionResponse { session: Some(value.into()) }, as_of), replayed))
 }
 
 pub(super) async fn update_session(
     domain: &OpenCode,
-    change: pb::UpdateSessionRequest,
+    call: Request<pb::UpdateSessionRequest>,
 ) -> Result<pb::UpdateSessionResponse> {
-    let pb::UpdateSessionRequest { title, permission_mode } = change;
-    refuse_later(&[("permission_mode", permission_mode != 0)])?;
-    let Read { value, as_of } = domain.update_session(UpdateSession { title }).await?;
+    let token = reply_token(&call);
+    let pb::UpdateSessionRequest { title, permission_mode } = call.into_inner();
+    let change = UpdateSession { title, permission_mode: mode(permission_mode)?, token };
+    let Read { value, as_of } = domain.update_session(change).await?;
     Ok(with_cursor(pb::UpdateSessionResponse { session: Some(value.into()) }, as_of))
 }
 
@@ -43,6 +51,19 @@ pub(super) fn with_cursor<T>(message: T, as_of: Cursor) -> Response<T> {
     response
 }
 
+/// The key by which a request may be sent again.
+pub(super) fn key(text: &str) -> std::result::Result<Option<IdempotencyKey>, Status> {
+    Ok(if text.is_empty() { None } else { Some(IdempotencyKey::parse("idempotency_key", text)?) })
+}
+
+/// Says of an answer that it was given before, if so.
+pub(super) fn marked<T>(mut response: Response<T>, replayed: bool) -> Response<T> {
+    if replayed {
+        response.metadata_mut().insert("idempotent-replayed", MetadataValue::from_static("true"));
+    }
+    response
+}
+
 /// A page of a list, in the message that `answer` makes of items, pagination, and the place up to which it holds.
 pub(super) fn page<T: Into<P>, P, M>(
     list: List<T>,
@@ -51,14 +72,6 @@ pub(super) fn page<T: Into<P>, P, M>(
     let List { items, pagination, as_of } = list;
     let items = items.into_iter().map(Into::into).collect();
     with_cursor(answer(items, Some(pagination.into()), as_of.to_string(), as_of.seq), as_of)
-}
-
-/// Refuses fields that promise something which is not kept yet: ignoring them would be a lie.
-pub(super) fn refuse_later(fields: &[(&str, bool)]) -> std::result::Result<(), Status> {
-    match fields.iter().find(|(_, set)| *set) {
-        Some((name, _)) => Err(Error::field(*name, "is not served yet by this version").into()),
-        None => Ok(()),
-    }
 }
 
 /// A text that is there; the empty one is how proto3 says that there is none.
@@ -89,6 +102,7 @@ impl From<Session> for pb::Session {
             cost,
             created_at,
             updated_at,
+            permission_mode,
         } = session;
         Self {
             id: id.to_string(),
@@ -101,7 +115,7 @@ impl From<Session> for pb::Session {
             cost,
             created_at: Some(time(created_at)),
             updated_at: Some(time(updated_at)),
-            permission_mode: pb::PermissionMode::Unspecified.into(),
+            permission_mode: pb::PermissionMode::from(permission_mode).into(),
         }
     }
 }

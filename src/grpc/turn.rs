@@ -4,9 +4,9 @@ use super::{
     Result,
     message::page_query,
     pb,
-    session::{page, time, with_cursor},
+    session::{page, signed, time, with_cursor},
 };
-use crate::domain::{OpenCode, Read, Turn, TurnError, TurnStatus};
+use crate::domain::{OpenCode, Read, Timeline, ToolTime, Turn, TurnError, TurnStatus};
 
 pub(super) async fn get_turn(domain: &OpenCode, wish: pb::GetTurnRequest) -> Result<pb::GetTurnResponse> {
     let pb::GetTurnRequest { turn_id, wait } = wish;
@@ -32,6 +32,7 @@ impl From<Turn> for pb::Turn {
             version_before,
             version_after,
             usage,
+            timeline,
             created_at,
             started_at,
             finished_at,
@@ -52,6 +53,7 @@ impl From<Turn> for pb::Turn {
             user_message_id: Some(user_message_id.to_string()),
             message_id: message_id.map(|id| id.to_string()),
             usage: Some(usage.into()),
+            timeline: timeline.map(Into::into),
             version_before,
             version_after,
             created_at: Some(time(created_at)),
@@ -68,5 +70,43 @@ impl From<TurnError> for pb::TurnError {
         let TurnError { code, message, retryable, details } = error;
         let details = details.map(|value| value.to_string()).unwrap_or_default();
         Self { code: code.as_str().into(), message, details, retryable }
+    }
+}
+
+impl From<Timeline> for pb::Timeline {
+    fn from(timeline: Timeline) -> Self {
+        let Timeline {
+            wall_ms,
+            queue_ms,
+            model_wait_ms,
+            model_stream_ms,
+            retry_wait_ms,
+            tools_ms,
+            permission_ms,
+            snapshots_ms,
+            storing_ms,
+            other_ms,
+            tools,
+        } = timeline;
+        Self {
+            wall_ms: signed(wall_ms),
+            queue_ms: signed(queue_ms),
+            model_wait_ms: signed(model_wait_ms),
+            model_stream_ms: signed(model_stream_ms),
+            retry_wait_ms: signed(retry_wait_ms),
+            tools_ms: signed(tools_ms),
+            permission_ms: signed(permission_ms),
+            snapshots_ms: signed(snapshots_ms),
+            storing_ms: signed(storing_ms),
+            other_ms: signed(other_ms),
+            tools: tools.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ToolTime> for pb::ToolTime {
+    fn from(tool: ToolTime) -> Self {
+        let ToolTime { tool_call_id, name, ms } = tool;
+        Self { tool_call_id: tool_call_id.to_string(), name, ms: signed(ms) }
     }
 }

@@ -4,10 +4,10 @@ use super::{
     Result,
     message::page_query,
     pb,
-    session::{refuse_later, time, with_cursor},
+    session::{key, marked, time, with_cursor},
 };
 use crate::domain::{
-    ChangedFile, FileChange, FileChangeType, FileChanges, GetFileChanges, List, OpenCode, Origin, PathReason,
+    Answered, ChangedFile, FileChange, FileChangeType, FileChanges, GetFileChanges, List, OpenCode, Origin, PathReason,
     RevertFiles, Reverted, Version, VersionCause,
 };
 
@@ -88,17 +88,18 @@ pub(super) async fn list_versions(
 
 pub(super) async fn revert_files(domain: &OpenCode, wish: pb::RevertFilesRequest) -> Result<pb::RevertFilesResponse> {
     let pb::RevertFilesRequest { version, paths, dry_run, expected_version, idempotency_key } = wish;
-    refuse_later(&[("idempotency_key", !idempotency_key.is_empty())])?;
     let expected_version = Some(expected_version).filter(|version| !version.is_empty());
-    let wish = RevertFiles { version, paths, dry_run, expected_version };
-    let Reverted { changes, truncated, skipped, version_before, version_after } = domain.revert_files(wish).await?;
-    Ok(tonic::Response::new(pb::RevertFilesResponse {
+    let wish = RevertFiles { version, paths, dry_run, expected_version, idempotency_key: key(&idempotency_key)? };
+    let Answered { value, replayed } = domain.revert_files(wish).await?;
+    let Reverted { changes, truncated, skipped, version_before, version_after } = value;
+    let answer = tonic::Response::new(pb::RevertFilesResponse {
         changes: changes.into_iter().map(Into::into).collect(),
         truncated,
         skipped: skipped.into_iter().map(Into::into).collect(),
         version_before,
         version_after,
-    }))
+    });
+    Ok(marked(answer, replayed))
 }
 
 impl From<FileChange> for pb::FileChange {

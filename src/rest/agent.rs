@@ -22,7 +22,8 @@ pub(super) async fn get_agent_status(
     Ok((EventCursor(read.as_of), Json(read.value)))
 }
 
-/// Ends the running turn: its model call, its processes, its open tool calls.
+/// Ends the running turn: its model call, its processes, its open tool calls. With the id of a queued turn, takes that
+/// out; what else is queued goes on.
 ///
 /// Answers when the turn's end is in the log. With nothing running, `canceled` is false.
 #[utoipa::path(post, path = "/agent/cancel", tag = "agent", request_body(content = Option<CancelAgent>), responses(

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
+    response::{IntoResponseParts, ResponseParts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -13,7 +14,7 @@ use super::{
     error::ApiError,
     shape::{NESTED, Shape},
 };
-use crate::domain::{Code, Error};
+use crate::domain::{Code, Error, IdempotencyKey, ReplyToken};
 
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -175,10 +176,35 @@ fn field_error(path: &str, message: &str) -> Error {
     Error::field(field, message)
 }
 
-/// Refuses headers that promise something which is not kept yet: ignoring them would be a lie.
-pub(super) fn refuse_later_headers(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key("idempotency-key") {
-        return Err(Error::field("Idempotency-Key", "is not served yet: a repeat would start again").into());
+/// The key by which a request may be sent again.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    const NAME: &str = "Idempotency-Key";
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::field(NAME, "is there more than once").into());
     }
-    Ok(())
+    // What is no text is no key either.
+    let text = value.to_str().unwrap_or_default();
+    Ok(Some(IdempotencyKey::parse(NAME, text)?))
+}
+
+/// Says of an answer that it was given before.
+pub(super) struct Replayed(pub(super) bool);
+
+impl IntoResponseParts for Replayed {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        if self.0 {
+            parts.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+        }
+        Ok(parts)
+    }
+}
+
+/// What a client shows to answer permission requests or to loosen the mode.
+pub(super) fn reply_token(headers: &HeaderMap) -> Option<ReplyToken> {
+    let value = headers.get("x-reply-token")?;
+    Some(ReplyToken::new(String::from_utf8_lossy(value.as_bytes()).into_owned()))
 }

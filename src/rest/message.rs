@@ -15,7 +15,7 @@ use super::{
     accept::{Preferences, Wanted, preferences, stream_only, wanted},
     error::{Problem, Result},
     event::{AfterParams, last_event_id},
-    extract::{Body, NoParams, Path, Query, refuse_later_headers},
+    extract::{Body, NoParams, Path, Query, Replayed, idempotency_key, reply_token},
     sse,
 };
 use crate::domain::{
@@ -59,6 +59,15 @@ pub(super) struct MessageList {
     as_of_seq: u64,
 }
 
+/// Where the stream of a repeat begins.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AfterTurnParams {
+    /// With a key that joins a turn: the cursor to go on from; else from the turn's first event.
+    after: Option<String>,
+}
+
 /// Which messages are wanted.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -86,25 +95,43 @@ pub(super) struct ListMessagesParams {
 /// turn has ended (with `Prefer: wait=N` after N seconds at most, then 202); with `Prefer: respond-async` at once, as
 /// 202. Leaving the stream does not cancel the turn. How the turn ends is data: `finish_reason` and `error`; any other
 /// status means that nothing was started.
-#[utoipa::path(post, path = "/messages", tag = "messages", request_body = SendMessage, params(
+///
+/// While a turn runs another message is refused, waits as a turn of its own (`when_busy` is `queue`), or is given to that
+/// turn between two calls of its model (`steer`).
+///
+/// With `Idempotency-Key` a repeat of the same request joins the turn, whatever became of it, and starts nothing: the
+/// stream has its events from the first one or after the cursor that was sent, JSON is its end. Where the log no longer
+/// holds them, a stream is `resync_required` (`expired`) and then `turn_completed`.
+#[utoipa::path(post, path = "/messages", tag = "messages", request_body = SendMessage, params(AfterTurnParams,
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, kept for 24 h: a repeat joins the turn and starts nothing", min_length = 1, max_length = 255, pattern = "^[ -~]+$"),
+    ("Last-Event-ID" = Option<String>, Header, description = "As `after`, over which it wins"),
+    ("X-Reply-Token" = Option<String>, Header, description = "The reply token, for a `permission_mode` that is looser than the session's"),
     ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=N` (seconds, at most 300) with JSON"),
 ), responses(
     (status = 200, description = "The turn: its events, or its end", content(
-        (String = "text/event-stream"), (SentMessage = "application/json"))),
+        (String = "text/event-stream"), (SentMessage = "application/json")),
+        headers(("Location" = String, description = "The turn"),
+            ("Idempotent-Replayed" = Option<bool>, description = "It was accepted before, under the same key"))),
     (status = 202, description = "The turn was started and goes on", body = SentMessage,
-        headers(("Location" = String, description = "The turn"), ("Preference-Applied" = String))),
+        headers(("Location" = String, description = "The turn"), ("Preference-Applied" = String),
+            ("Idempotent-Replayed" = Option<bool>, description = "It was accepted before, under the same key"))),
     (status = "default", description = "Nothing was started", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn send_message(
     State(domain): State<OpenCode>,
     headers: HeaderMap,
-    _: Query<NoParams>,
+    Query(AfterTurnParams { after }): Query<AfterTurnParams>,
     Body(wish): Body<SendMessage>,
 ) -> Result<Response> {
-    refuse_later_headers(&headers)?;
+    let idempotency_key = idempotency_key(&headers)?;
     let preferences = preferences(&headers);
     let wanted = wanted(&headers)?;
+    let header = last_event_id(&headers);
+    let forgiving = header.is_some();
+    let token = reply_token(&headers);
+    let wish = SendMessage { idempotency_key, after: header.or(after), forgiving, token, ..wish };
     let started = domain.send_message(wish).await?;
+    let replayed = Replayed(started.replayed);
     let location = format!("/turns/{}", started.turn_id);
     let response = match (preferences, wanted) {
         (Preferences { respond_async: true, .. }, _) => {
@@ -112,10 +139,10 @@ pub(super) async fn send_message(
             let sent = Json(SentMessage { turn, message: None });
             (StatusCode::ACCEPTED, [("preference-applied", "respond-async")], sent).into_response()
         }
-        (_, Wanted::Stream) => sse::stream(started.events, false),
+        (_, Wanted::Stream) => sse::stream(started.watched(), false),
         (Preferences { wait, .. }, Wanted::Json) => whole(&domain, started, wait).await?,
     };
-    Ok(([(header::LOCATION, location)], response).into_response())
+    Ok(([(header::LOCATION, location)], replayed, response).into_response())
 }
 
 /// The turn when it has ended, or as it stands when the wait is over.

@@ -11,6 +11,8 @@ mod message;
 mod model;
 pub(crate) mod openapi;
 mod page;
+mod permission;
+mod process;
 mod range;
 mod raw;
 mod session;
@@ -53,6 +55,7 @@ api! {
     session::get_session, session::update_session;
     session::reset_session;
     session::get_session_stats;
+    session::list_ledger;
     message::send_message, message::list_messages, message::clear_messages;
     message::stream_messages;
     message::get_message;
@@ -63,6 +66,11 @@ api! {
     agent::cancel_agent;
     agent::get_agent_status;
     agent::set_model;
+    process::list_processes;
+    process::end_process;
+    permission::list_permissions;
+    permission::evaluate_permission;
+    permission::reply_permission;
     model::list_models;
     version::get_file_changes;
     version::list_versions;

@@ -9,14 +9,20 @@ use utoipa::{
 use crate::domain::Event;
 
 /// Types of answers only: clients must live through values and variants that are added later.
-const OPEN_ENUMS: [&str; 12] = [
+const OPEN_ENUMS: [&str; 18] = [
     "AgentStatus",
+    "CallKind",
     "Check",
     "FileChangeType",
     "FileEncoding",
     "FinishReason",
     "HealthStatus",
+    "PermissionDecision",
+    "PermissionMode",
+    "PermissionResolver",
+    "PermissionVerdict",
     "ProcessEnding",
+    "ProcessKind",
     "ResyncReason",
     "Role",
     "TurnErrorCode",
@@ -56,6 +62,7 @@ pub(crate) fn document() -> String {
     }
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         join_variants(schemas);
+        join_descriptions(schemas);
         open(schemas);
     }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
@@ -86,6 +93,20 @@ fn join_variants(schemas: &mut Map<String, Value>) {
             joined["additionalProperties"] = json!(false);
         }
         *variant = joined;
+    }
+}
+
+/// An inline enum with a description of its own comes as `allOf` of itself and an object of that description, which
+/// nothing can be at once.
+fn join_descriptions(schemas: &mut Map<String, Value>) {
+    let properties = schemas.values_mut().filter_map(|schema| schema.get_mut("properties")?.as_object_mut());
+    for property in properties.flat_map(|properties| properties.values_mut()) {
+        let Some([own, beside]) = property.get("allOf").and_then(Value::as_array).map(Vec::as_slice) else { continue };
+        if own.get("enum").is_some() && beside.get("properties").is_none() {
+            let mut joined = own.clone();
+            joined["description"] = beside["description"].clone();
+            *property = joined;
+        }
     }
 }
 

@@ -12,12 +12,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     accept::wants_patch,
     error::{Problem, Result},
-    extract::{Body, NoParams, Query, refuse_later_headers},
+    extract::{Body, NoParams, Query, Replayed, idempotency_key},
     message::EventCursor,
 };
 use crate::domain::{
-    FileChange, FileChanges, GetFileChanges, OpenCode, PageParams, PageQuery, Pagination, PathReason, RevertFiles,
-    Reverted, Version,
+    Answered, FileChange, FileChanges, GetFileChanges, OpenCode, PageParams, PageQuery, Pagination, PathReason,
+    RevertFiles, Reverted, Version,
 };
 
 /// Which changes are wanted.
@@ -189,8 +189,11 @@ pub(super) async fn list_versions(
 ///
 /// A version is taken first, so that a revert can be reverted. What no version holds (ignored files, files over 10 MiB) is
 /// left as it is and named in `skipped`. Refused with `agent_busy` while a turn runs; the model of the next turn is told.
-#[utoipa::path(post, path = "/files/revert", tag = "files", request_body = RevertFiles, responses(
-    (status = 200, description = "What was brought back", body = Reverted),
+#[utoipa::path(post, path = "/files/revert", tag = "files", request_body = RevertFiles, params(
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, kept for 24 h: a repeat is answered again and reverts nothing", min_length = 1, max_length = 255, pattern = "^[ -~]+$"),
+), responses(
+    (status = 200, description = "What was brought back", body = Reverted, headers(
+        ("Idempotent-Replayed" = Option<bool>, description = "The answer was given before"))),
     (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn revert_files(
@@ -198,7 +201,8 @@ pub(super) async fn revert_files(
     headers: HeaderMap,
     _: Query<NoParams>,
     Body(wish): Body<RevertFiles>,
-) -> Result<Json<Reverted>> {
-    refuse_later_headers(&headers)?;
-    Ok(Json(domain.revert_files(wish).await?))
+) -> Result<(Replayed, Json<Reverted>)> {
+    let idempotency_key = idempotency_key(&headers)?;
+    let Answered { value, replayed } = domain.revert_files(RevertFiles { idempotency_key, ..wish }).await?;
+    Ok((Replayed(replayed), Json(value)))
 }

@@ -214,6 +214,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "prefer",
                 "cache-control",
                 "x-request-id",
+                "x-reply-token",
                 "traceparent",
                 "x-grpc-web",
                 "x-user-agent",

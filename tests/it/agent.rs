@@ -1,6 +1,6 @@
 //! What runs: the status, cancel at any moment, one turn at a time.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use serde_json::json;
 
@@ -25,6 +25,7 @@ through_every_door! {
 
 in_both_dialects! {
     cancel_while_the_model_streams;
+    cancel_while_the_model_drips;
     cancel_while_the_model_is_silent;
     cancel_while_a_retry_is_waited_for;
     cancel_ends_processes_that_ignore_it;
@@ -142,6 +143,7 @@ async fn cancel_ends_the_turn_and_answers_when_it_is_stored(door: Door) {
         "user_message_id": begun[0].json["message"]["id"],
         "message_id": begun.last().expect("an event").json["message_id"],
         "usage": last.json["usage"],
+        "timeline": turn["timeline"],
         "created_at": turn["created_at"],
         "started_at": turn["started_at"],
         "finished_at": last.json["at"],
@@ -179,6 +181,16 @@ async fn cancel_while_the_model_streams(dialect: Dialect) {
     assert_eq!(told, expected);
 }
 
+async fn cancel_while_the_model_drips(dialect: Dialect) {
+    let drip = Step::Slowly("drip ".repeat(10_000), Duration::from_millis(5));
+    let model = Model::start(dialect, [vec![drip]]).await;
+    let server = Setup::with(&model).start();
+    let mut stream = server.rest.say(&json!({"text": "Talk."})).await;
+    stream.until_said("drip ").await;
+    cancel(&server, &model, &mut stream).await;
+    model.left(1).await;
+}
+
 async fn cancel_while_the_model_is_silent(dialect: Dialect) {
     let model = Model::start(dialect, [vec![Step::Stall]]).await;
     let server = Setup::with(&model).start();
@@ -211,8 +223,8 @@ async fn cancel_ends_processes_that_ignore_it(dialect: Dialect) {
     let process = Path::new("/proc").join(&pid);
     assert!(process.exists());
     let (canceled, events) = cancel(&server, &model, &mut stream).await;
-    let expected = json!([{"pid": pid.parse::<u32>().expect("a pid"), "command": stubborn, "how": "kill"}]);
-    assert_eq!((&canceled["processes_ended"], &canceled["processes_left"]), (&expected, &json!([])));
+    let expected = json!({"pid": pid.parse::<u32>().expect("a pid"), "command": stubborn, "how": "kill"});
+    assert_eq!((&canceled["processes_ended"][0], &canceled["processes_left"]), (&expected, &json!([])));
     // Its parent may be about to reap it.
     until("the end of the process", async || (!process.exists()).then_some(())).await;
     assert_eq!(events.iter().filter(|event| event.name == "tool_call_started").count(), 0, "the second never began");

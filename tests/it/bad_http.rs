@@ -130,7 +130,7 @@ async fn who_accepts_nothing_of_ours_is_told_before_anything_is_stored() {
     // There are no pages of this one.
     let answer = send(&server, "GET", "/messages/stream", &[("accept", "application/json")], "").await;
     answer.problem(406, "not_acceptable");
-    for (name, value) in [("idempotency-key", "a"), ("Idempotency-Key", "")] {
+    for (name, value) in [("idempotency-key", "\t"), ("Idempotency-Key", "")] {
         for (path, body) in [("/messages", HELLO), ("/session/reset", "{}")] {
             let problem = send(&server, "POST", path, &[json, (name, value)], body).await;
             let problem = problem.problem(400, "invalid_argument");

@@ -110,16 +110,16 @@ async fn bodies_that_are_refused() {
         ("POST", "/messages", part(json!({"type": "text", "text": "a", "colour": 1})), "parts[1].colour"),
         ("POST", "/messages", part(json!({"type": "binary", "path": "a", "size": 1})), "parts[1].size"),
         ("POST", "/messages", file(json!({"path": "a", "colour": 1})), "attachments[0].colour"),
-        ("POST", "/messages", say("permission_mode", json!("auto")), "permission_mode"),
-        ("POST", "/messages", say("when_busy", json!("queue")), "when_busy"),
+        ("POST", "/messages", say("permission_mode", json!("sometimes")), "permission_mode"),
+        ("POST", "/messages", say("when_busy", json!("later")), "when_busy"),
         ("POST", "/messages", say("turn_id", json!("turn_1")), "turn_id"),
-        ("POST", "/messages", say("budget", json!({"cost": 1})), "budget"),
-        ("POST", "/messages", say("cancel_on_disconnect", json!(true)), "cancel_on_disconnect"),
+        ("POST", "/messages", say("budget", json!({"cost": 1})), "budget.cost"),
+        ("POST", "/messages", say("cancel_on_disconnect", json!("yes")), "cancel_on_disconnect"),
         ("POST", "/messages", say("idempotency_key", json!("a")), "idempotency_key"),
         ("PATCH", "/session", "{}".into(), "title"),
         ("PATCH", "/session", json!({"title": 1}).to_string(), "title"),
         ("PATCH", "/session", json!({"title": "x".repeat(100_000)}).to_string(), "title"),
-        ("PATCH", "/session", json!({"title": "a", "permission_mode": "auto"}).to_string(), "permission_mode"),
+        ("PATCH", "/session", json!({"title": "a", "permission_mode": "sometimes"}).to_string(), "permission_mode"),
         ("POST", "/session/reset", json!({"name": "a"}).to_string(), "name"),
         ("POST", "/session/reset", "[".into(), ""),
         ("PUT", "/agent/model", "".into(), ""),
@@ -187,12 +187,13 @@ async fn a_body_over_the_limit_is_refused() {
 }
 
 /// Every operation: its method and path with ids of nobody.
-const OPERATIONS: [(&str, &str); 28] = [
+const OPERATIONS: [(&str, &str); 34] = [
     ("GET", "/health"),
     ("GET", "/session"),
     ("PATCH", "/session"),
     ("POST", "/session/reset"),
     ("GET", "/session/stats"),
+    ("GET", "/session/ledger"),
     ("POST", "/messages"),
     ("GET", "/messages"),
     ("DELETE", "/messages"),
@@ -205,6 +206,11 @@ const OPERATIONS: [(&str, &str); 28] = [
     ("POST", "/agent/cancel"),
     ("GET", "/agent/status"),
     ("PUT", "/agent/model"),
+    ("GET", "/agent/permissions"),
+    ("POST", "/agent/permissions/evaluate"),
+    ("POST", "/agent/permissions/perm_nobody"),
+    ("GET", "/agent/processes"),
+    ("DELETE", "/agent/processes/proc_nobody"),
     ("GET", "/models"),
     ("GET", "/files/changes"),
     ("GET", "/files/versions"),
@@ -232,7 +238,7 @@ async fn queries_that_are_refused() {
         assert_eq!(field(&answer.problem(400, "invalid_argument")), "colour", "{method} {path}");
     }
     let mut cases: Vec<(String, &str)> = Vec::new();
-    for list in ["/messages", "/turns"] {
+    for list in ["/messages", "/turns", "/session/ledger"] {
         for value in
             ["-1", "201", "2147483647", "-2147483648", "9223372036854775807", "99999999999999999999", "1.5", "x", ""]
         {
@@ -253,6 +259,7 @@ async fn queries_that_are_refused() {
         ("/messages?role=nobody", "role"),
         ("/messages?role=user&role=tool", "role"),
         ("/turns?order=asc", "order"),
+        ("/session/ledger?order=up", "order"),
         ("/turns/turn_nobody?wait=-1", "wait"),
         ("/turns/turn_nobody?wait=61", "wait"),
         ("/turns/turn_nobody?wait=soon", "wait"),

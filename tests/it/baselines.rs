@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{FileExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,6 +55,36 @@ async fn changes_and_comes_back(server: &Server) {
     assert_eq!(changes(server, &format!("since_version={first}")).await, Vec::<Value>::new());
 }
 
+/// What the user's index and objects have need not be read: with no more than a byte to read, it is known all the same.
+#[tokio::test]
+async fn a_repository_spares_its_files_the_reading() {
+    let setup = Setup::new().env("OPENCODE_VERSION_BYTES", 1);
+    let workspace = setup.workspace();
+    for name in ["a.txt", "deep/er/b.txt", "changed.txt", "same-size.txt"] {
+        put(&workspace, name, "one\n");
+    }
+    symlink("a.txt", workspace.join("link")).expect("a link");
+    git(&workspace, &["add", "-A"]);
+    git(&workspace, &["commit", "-qm", "First"]);
+    // As if it was written a good while later: then no file can have changed unnoticed.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(100);
+    fs::File::open(workspace.join(".git/index")).and_then(|index| index.set_modified(later)).expect("a time");
+    put(&workspace, "changed.txt", "another one\n");
+    put(&workspace, "same-size.txt", "two\n");
+    put(&workspace, "untracked.txt", "two\n");
+    let server = setup.start();
+    let newest = server.newest_version().await;
+    let lacks = ["changed.txt", "same-size.txt", "untracked.txt"].map(|path| json!({"path": path, "reason": "bytes"}));
+    assert_eq!(newest["left_out"], json!(lacks));
+    let mut ls = repo::command(&setup.data_dir().join("versions/reading.git"));
+    let listed = said(ls.args(["ls-tree", "-r", "--name-only", newest["tree"].as_str().expect("an id")]));
+    assert_eq!(String::from_utf8_lossy(&listed), "README.md\na.txt\ndeep/er/b.txt\nlink\n");
+    // The contents stay where they are; only the trees are ours.
+    let mut own = repo::command(&setup.data_dir().join("versions/objects.git"));
+    let objects = said(own.args(["cat-file", "--batch-all-objects", "--batch-check=%(objecttype)"]));
+    assert!(!String::from_utf8_lossy(&objects).contains("blob") && !objects.is_empty());
+}
+
 #[tokio::test]
 async fn a_plain_folder_has_versions() {
     let setup = plain();
@@ -103,6 +133,9 @@ async fn repositories_below_are_folders_of_files() {
             git(&below, &["commit", "-qm", "First"]);
         }
     }
+    // A work tree of the same repository, whose .git is a file.
+    git(&workspace, &["worktree", "add", "-q", "-b", "side", "side"]);
+    assert!(workspace.join("side/.git").is_file());
     // A submodule, as git makes it.
     let library = setup.folder("library");
     put(&library, "lib.c", "int x;\n");
@@ -114,12 +147,27 @@ async fn repositories_below_are_folders_of_files() {
     let before = bytes_of(&workspace.join("nested/.git"));
     let server = setup.start();
     let first = server.version().await;
-    for name in ["nested/file.txt", "bare-of-commits/file.txt", "deep/nested/file.txt", "sub/lib.c"] {
+    let newest = server.newest_version().await;
+    let mut ls = repo::command(&setup.data_dir().join("versions/reading.git"));
+    let listed = said(ls.args(["ls-tree", "-r", "--name-only", newest["tree"].as_str().expect("an id")]));
+    let listed = String::from_utf8(listed).expect("UTF-8");
+    assert!(
+        listed.contains("\nside/README.md\n") && !listed.contains(".git/") && !listed.contains(".git\n"),
+        "{listed}"
+    );
+    for name in ["nested/file.txt", "bare-of-commits/file.txt", "deep/nested/file.txt", "side/README.md", "sub/lib.c"] {
         put(&workspace, name, "changed\n");
     }
     put(&workspace, "sub/new.c", "int y;\n");
     let changed: Vec<_> = server.changed_since(&first).await.into_iter().map(|(path, _)| path).collect();
-    let all = ["bare-of-commits/file.txt", "deep/nested/file.txt", "nested/file.txt", "sub/lib.c", "sub/new.c"];
+    let all = [
+        "bare-of-commits/file.txt",
+        "deep/nested/file.txt",
+        "nested/file.txt",
+        "side/README.md",
+        "sub/lib.c",
+        "sub/new.c",
+    ];
     assert_eq!(changed, all);
     server.rest.post("/files/revert", &json!({"version": first})).await.ok();
     assert_eq!(fs::read(workspace.join("sub/lib.c")).expect("a file"), b"int x;\n");
@@ -306,6 +354,13 @@ async fn a_huge_file_is_known_by_its_figures() {
         (&json!("modified"), &json!(true), &json!(false))
     );
     assert_eq!((&change["old_size"], &change["new_size"]), (&json!(300 << 20), &json!((300 << 20) + 1)), "{change}");
+    // The hash tells contents of one size apart, and the time alone is no change.
+    let second = server.version().await;
+    huge.write_all_at(b"x", 200 << 20).expect("a byte");
+    assert_eq!(server.changed_since(&second).await, [("huge.bin".into(), "modified".into())]);
+    let third = server.version().await;
+    huge.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("a time");
+    assert_eq!(server.changed_since(&third).await, []);
     put(&workspace, "small", "1");
     let done = server.rest.post("/files/revert", &json!({"version": first})).await.ok();
     assert_eq!(done["skipped"], json!([{"path": "huge.bin", "reason": "too_large"}]));

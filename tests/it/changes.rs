@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// The patch from `since` until now, put to a copy of what was there then.
-async fn check_patch(server: &Server, since: &str, before: &std::path::Path, renames: bool, what: &str) {
+pub async fn check_patch(server: &Server, since: &str, before: &std::path::Path, renames: bool, what: &str) {
     let query = json!({"since_version": since, "renames": renames});
     let patch = server.through(Door::Rest).get_patch(query).await.expect("a patch");
     if !patch.is_empty() {

@@ -62,6 +62,7 @@ async fn paths_that_are_refused(door: Door) {
     let long = "x/".repeat(2500) + "x";
     let name = "n".repeat(300);
     let root = server.workspace().display().to_string();
+    let (client, version) = (server.through(door), server.version().await);
     for (path, code) in [
         ("../outside/secret.txt", "permission_denied"),
         ("a/../../outside/secret.txt", "permission_denied"),
@@ -82,9 +83,17 @@ async fn paths_that_are_refused(door: Door) {
         for (number, refused) in refusals(&server, door, path).await.into_iter().enumerate() {
             assert_eq!(refused, (code.to_owned(), "path".to_owned()), "{path:.60?}, verb {number}");
         }
+        // Versions know names that no file can have any more: only what is no path at all is refused there.
+        let of_versions = [
+            client.get_file_changes(json!({"path": path})).await,
+            client.revert_files(json!({"version": version, "paths": ["README.md", path]})).await,
+        ];
+        for refused in of_versions.into_iter().filter(|_| path != name) {
+            let refused = refused.err().unwrap_or_else(|| panic!("{path:.60?} is taken"));
+            assert_eq!((refused.code.as_str(), refused.fields), (code, vec!["path".to_owned()]), "{path:.60?}");
+        }
     }
     // Escapes of escapes are names like any other.
-    let client = server.through(door);
     for path in ["%2e%2e/outside/secret.txt", "..%2foutside", "..\\outside\\secret.txt", "...", "~/x"] {
         assert_eq!(client.read_file(path, json!({})).await.expect_err("there is none").code, "not_found", "{path}");
     }

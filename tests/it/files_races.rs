@@ -26,6 +26,7 @@ use crate::{
 
 through_every_door! {
     a_folder_that_is_swapped_for_a_link;
+    who_reads_meanwhile_sees_the_old_or_the_new;
 }
 
 const SECRET: &str = "outside";
@@ -46,8 +47,10 @@ impl Swapping {
         let (stop, count) = (Arc::clone(&over), Arc::clone(&swaps));
         let thread = std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).expect("a swap");
-                count.fetch_add(1, Ordering::Relaxed);
+                // One of them may be missing for a moment where it is brought back.
+                if renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 std::thread::yield_now();
             }
         });
@@ -127,6 +130,69 @@ async fn tools_stay_inside_too() {
         assert!(!told.contains("secret-name") && !told.contains(SECRET), "{told}");
     }
     assert_eq!(outside(&server), before);
+}
+
+/// What is looked at for a version, told of it and brought back.
+#[tokio::test]
+async fn versions_stay_inside_too() {
+    let setup = Setup::new();
+    prepare(&setup);
+    let server = setup.start();
+    let first = server.version().await;
+    for name in ["file", "below/file", "below/new"] {
+        fs::write(setup.workspace().join("top/swapped").join(name), "inside, too").expect("a file");
+    }
+    let second = server.version().await;
+    let before = outside(&server);
+    let swapping = Swapping::start(&server.workspace());
+    let began = Instant::now();
+    let mut made = 0;
+    while began.elapsed() < TIME {
+        for version in [&first, &second] {
+            let done = server.rest.post("/files/revert", &json!({"version": version})).await.ok();
+            let changes = server.rest.read(&format!("/files/changes?since_version={version}")).await;
+            for answer in [&done, &changes] {
+                // What the link leads to is the workspace's own to tell, and so is who changed it; what is there is not.
+                let text = answer.to_string().replace("../../outside", "").replace(r#""by":"outside""#, "");
+                assert!(!text.contains("secret-name") && !text.contains(SECRET), "{answer}");
+            }
+            made += done["changes"].as_array().map_or(0, Vec::len);
+        }
+    }
+    let swaps = swapping.swaps.load(Ordering::Relaxed);
+    drop(swapping);
+    assert!(swaps > 100 && made > 10, "{swaps} swaps, {made} brought back");
+    assert_eq!(outside(&server), before);
+}
+
+async fn who_reads_meanwhile_sees_the_old_or_the_new(door: Door) {
+    const SIZE: usize = 400_000;
+    let server = Setup::new().start();
+    let client = server.through(door);
+    let path = server.workspace().join("f");
+    fs::write(&path, vec![b'a'; SIZE]).expect("a file");
+    let over = Arc::new(AtomicBool::new(false));
+    let reading = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let mut seen = std::collections::BTreeSet::new();
+            while !over.load(Ordering::Relaxed) {
+                let content = fs::read(&path).expect("it is there all the time");
+                assert!(content.len() == SIZE && content.iter().all(|byte| *byte == content[0]), "half a file");
+                seen.insert(content[0]);
+            }
+            seen.len()
+        })
+    };
+    for letter in 'b'..='z' {
+        let content = letter.to_string().repeat(SIZE);
+        let upload = server.rest.request("PUT", "/raw/f").body(content.to_uppercase()).send();
+        assert_eq!(upload.await.expect("an answer").status(), 200);
+        client.write_file("f", json!({"content": content})).await.expect("a file");
+    }
+    over.store(true, Ordering::Relaxed);
+    let seen = reading.join().expect("whole files, whenever it looked");
+    assert!(seen > 10, "{seen} states were seen");
 }
 
 async fn a_folder_that_is_swapped_for_a_link(door: Door) {

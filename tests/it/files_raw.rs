@@ -5,9 +5,9 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::Path,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -90,6 +90,20 @@ async fn bytes_come_as_they_are_with_all_that_is_to_know() {
     for name in ["content-length", "etag", "content-type", "last-modified", "content-disposition"] {
         assert_eq!(head.header(name), whole.header(name), "{name}");
     }
+    // A piece, and what HEAD says of it, is as harmless as the whole.
+    let piece = get(rest, "/raw/page.html", &[("range", "bytes=0-7")]).await;
+    assert_eq!((piece.status, piece.text().as_str()), (206, "<script>"));
+    let head = send(rest, "HEAD", "/raw/page.html", &[("range", "bytes=0-7")], "").await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("25")));
+    for answer in [&piece, &head] {
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("content-security-policy"), Some("sandbox; default-src 'none'"));
+        assert_eq!(answer.header("content-disposition"), Some("attachment; filename=\"page.html\""));
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    }
+    let known = send(rest, "HEAD", "/raw/dir/data.bin", &[("if-none-match", &etag)], "").await;
+    assert_eq!((known.status, known.header("etag")), (304, Some(etag.as_str())));
+    assert_eq!(send(rest, "HEAD", "/raw/dir/data.bin", &[("if-match", "\"a\"")], "").await.status, 412);
     assert_eq!(send(rest, "HEAD", "/raw/gone", &[], "").await.status, 404);
     get(rest, "/raw/dir", &[]).await.problem(400, "invalid_argument");
 }
@@ -105,6 +119,9 @@ async fn pieces_as_http_has_them() {
         ("bytes=7-", "789", "bytes 7-9/10"),
         ("bytes=-2", "89", "bytes 8-9/10"),
         ("bytes=9-4000", "9", "bytes 9-9/10"),
+        ("bytes=-4000", "0123456789", "bytes 0-9/10"),
+        ("bytes=0-0", "0", "bytes 0-0/10"),
+        ("bytes=9-99999999999999999999999", "9", "bytes 9-9/10"),
     ] {
         let piece = get(rest, "/raw/f", &[("range", range)]).await;
         assert_eq!((piece.status, piece.text().as_str(), piece.header("content-range")), (206, expected, Some(span)));
@@ -114,12 +131,27 @@ async fn pieces_as_http_has_them() {
         let other = get(rest, "/raw/f", &[("range", range), ("if-range", "\"other\"")]).await;
         assert_eq!((other.status, other.text().as_str()), (200, "0123456789"));
     }
-    for range in ["bytes=0-1,3-4", "bytes=4-2", "lines=1-2", "bytes=x"] {
+    for range in ["bytes=0-1,3-4", "bytes=4-2", "lines=1-2", "bytes=x", "bytes=-"] {
         assert_eq!(get(rest, "/raw/f", &[("range", range)]).await.status, 200, "{range}");
     }
-    let nowhere = get(rest, "/raw/f", &[("range", "bytes=10-")]).await;
-    assert_eq!(nowhere.header("content-range"), Some("bytes */10"));
-    nowhere.problem(416, "range_not_satisfiable");
+    for range in ["bytes=10-", "bytes=10-20", "bytes=4000-", "bytes=-0"] {
+        let nowhere = get(rest, "/raw/f", &[("range", range)]).await;
+        assert_eq!(nowhere.header("content-range"), Some("bytes */10"), "{range}");
+        nowhere.problem(416, "range_not_satisfiable");
+    }
+    // Of nothing there is no piece; the last bytes of it are all of it.
+    put(&server, "empty", "");
+    let nowhere = get(rest, "/raw/empty", &[("range", "bytes=0-")]).await;
+    assert_eq!((nowhere.status, nowhere.header("content-range")), (416, Some("bytes */0")));
+    assert_eq!(get(rest, "/raw/empty", &[("range", "bytes=-5")]).await.status, 200);
+    // A date names a state only where a later one could not have the same.
+    let date = async || get(rest, "/raw/f", &[]).await.header("last-modified").expect("a date").to_owned();
+    let meant = async |date: &str| get(rest, "/raw/f", &[("range", "bytes=0-3"), ("if-range", date)]).await.status;
+    let file = fs::File::open(server.workspace().join("f")).expect("a file");
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600)).expect("a time");
+    assert_eq!(meant(&date().await).await, 200);
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("a time");
+    assert_eq!((meant(&date().await).await, meant("Sun, 06 Nov 1994 08:49:37 GMT").await), (206, 200));
 }
 
 #[tokio::test]
@@ -175,7 +207,11 @@ async fn uploads() {
     assert_eq!((&info["size"], &info["path"]), (&Value::from(4_000_000), &Value::from("a/b")));
     let back = get(rest, "/raw/a/b", &[]).await;
     assert!(back.body == content && back.header("etag") == Some(&etag));
-    assert_eq!(send(rest, "PUT", "/raw/a/b", &[], "short").await.json_with(200)["size"], 5);
+    fs::set_permissions(server.workspace().join("a/b"), fs::Permissions::from_mode(0o640)).expect("a mode");
+    let kept = send(rest, "PUT", "/raw/a/b", &[], "short").await.json_with(200);
+    assert_eq!((&kept["size"], &kept["mode"]), (&Value::from(5), &Value::from(0o640)), "the mode stays");
+    let mode = fs::metadata(server.workspace().join("a/b")).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o640);
     assert_eq!(send(rest, "PUT", "/raw/a/b", &[("content-encoding", "gzip")], "x").await.status, 415);
     send(rest, "PUT", "/raw/a/b", &[("content-range", "bytes 0-0/5")], "x").await.problem(400, "invalid_argument");
 

@@ -18,7 +18,7 @@ use tonic_reflection::pb::v1::{
 use crate::support::{Setup, soon};
 
 /// RPCs of later issues. They answer UNIMPLEMENTED and have no route; one that works may not be in this list.
-pub const NOT_SERVED: [&str; 3] = ["ListPermissions", "ReplyPermission", "GetCapabilities"];
+pub const NOT_SERVED: [&str; 1] = ["GetCapabilities"];
 
 /// `GET /events` streams or answers a page, as `Accept` says: one operation, `stream_events`. gRPC has no `Accept`.
 const PAGE_OF_STREAM_EVENTS: &str = "ListEvents";

@@ -54,7 +54,7 @@ async fn what_the_model_is_asked(dialect: Dialect) {
         Dialect::OpenAi => asked.headers["authorization"].replace("Bearer ", ""),
     };
     assert_eq!(key, KEY);
-    assert_eq!(asked.tools(), ["view", "write", "edit", "ls", "glob", "grep", "bash"]);
+    assert_eq!(asked.tools(), ["view", "write", "edit", "ls", "glob", "grep", "bash", "job"]);
     assert!(asked.system().contains("Always answer in rhymes."), "context files are told");
     assert!(asked.system().contains(server.workspace().to_str().expect("UTF-8")), "where it works");
     assert_eq!(asked.body["stream"], true);

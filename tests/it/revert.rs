@@ -8,8 +8,9 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    Server, Setup, Value,
+    Dialect, Model, Server, Setup, Value,
     edits::{Dice, change},
+    model::text,
     repo::{assert_same_tree, tree},
 };
 
@@ -21,6 +22,34 @@ fn put(server: &Server, name: &str, content: &str) {
 
 async fn revert(server: &Server, wish: Value) -> Value {
     server.rest.post("/files/revert", &wish).await.ok()
+}
+
+/// Files are back, and the model of the next turn knows of it: there is no moment between the two.
+#[tokio::test]
+async fn a_revert_and_what_the_next_model_is_told_are_one_act() {
+    let model = Model::start(Dialect::Anthropic, [vec![text("Seen.")]]).await;
+    let mut server = Setup::with(&model).start();
+    let first = server.version().await;
+    put(&server, "README.md", "# Other\n");
+    let log = rusqlite::Connection::open(server.setup().data_dir().join("log.sqlite3")).expect("a log");
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON meta WHEN NEW.key = 'notes'
+                  BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    log.execute_batch(refuse).expect("a trigger");
+    server.rest.post("/files/revert", &json!({"version": first})).await.problem(500, "internal");
+    let versions = server.rest.read("/files/versions").await;
+    let causes: Vec<_> =
+        versions["versions"].as_array().expect("a list").iter().map(|version| &version["cause"]).collect();
+    assert!(!causes.contains(&&json!("revert")), "a version without the note: {causes:?}");
+    log.execute_batch("DROP TRIGGER refuse").expect("no trigger");
+
+    put(&server, "README.md", "# Other\n");
+    let mut events = server.rest.stream("/events?types=files_changed").await;
+    server.rest.post("/files/revert", &json!({"version": first})).await.ok();
+    while events.next().await.json["by"] != "revert" {}
+    server.crash_and_restart();
+    server.rest.ask("Go on.").await;
+    let told = model.journal()[0].body["messages"].to_string();
+    assert!(told.contains("brought these files back") && told.contains("README.md"), "{told}");
 }
 
 /// To every version and back again, whatever lies between.

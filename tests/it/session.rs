@@ -33,6 +33,7 @@ async fn the_session_is_made_on_first_use(door: Door) {
         "cost": 0.0,
         "created_at": reply.body["created_at"],
         "updated_at": reply.body["created_at"],
+        "permission_mode": "auto",
     });
     assert_eq!(reply.body, expected);
     assert!(reply.body["id"].as_str().is_some_and(|id| id.starts_with("ses_")), "{}", reply.body["id"]);
@@ -76,7 +77,7 @@ async fn a_title_is_set_or_made_from_the_first_words(door: Door) {
         set.body,
         json!({"id": made["id"], "title": "Mine ✓", "message_count": 2, "prompt_tokens": 100,
         "completion_tokens": 20, "cost": made["cost"], "created_at": made["created_at"],
-        "updated_at": set.body["updated_at"]})
+        "updated_at": set.body["updated_at"], "permission_mode": "auto"})
     );
     server.rest.ask("Another message").await;
     assert_eq!(client.get_session().await.expect("a session").body["title"], "Mine ✓", "what was set stays");
@@ -149,7 +150,7 @@ async fn reset_puts_a_new_session_in_its_place(door: Door) {
     let reply = client.reset_session(json!({"title": "New"})).await.expect("a session");
     let expected = json!({"id": reply.body["id"], "title": "New", "message_count": 0, "prompt_tokens": 0,
         "completion_tokens": 0, "cost": 0.0, "created_at": reply.body["created_at"],
-        "updated_at": reply.body["updated_at"]});
+        "updated_at": reply.body["updated_at"], "permission_mode": "auto"});
     assert_eq!(reply.body, expected);
     assert_ne!(reply.body["id"], before["id"]);
     assert_eq!(client.get_session().await, Ok(reply.clone()));

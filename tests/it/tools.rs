@@ -212,7 +212,9 @@ async fn a_turn_stops_at_its_limit_of_model_calls(dialect: Dialect) {
     assert_eq!((&turn["status"], &turn["finish_reason"]), (&json!("completed"), &json!("budget_exhausted")));
     let error = &turn["error"];
     assert_eq!((&error["code"], &error["retryable"]), (&json!("budget_exhausted"), &json!(true)));
-    assert_eq!(error["details"], json!({"budget": "model_calls", "variable": "OPENCODE_TURN_MODEL_CALLS"}));
+    let details = json!({"which": "model_calls", "scope": "turn", "limit": 2, "used": 2, "needed": 1,
+        "setting": "OPENCODE_TURN_MODEL_CALLS"});
+    assert_eq!(error["details"], details);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("2 model calls")), "{error}");
     let closing = message["parts"][0]["text"].as_str().expect("a closing text").to_owned();
     assert!(closing.contains("2 model calls"), "{closing}");
@@ -268,11 +270,6 @@ async fn keys_are_not_to_be_seen(dialect: Dialect) {
     let ran = run(&model, &server, calls).await;
     assert!(ran.good().contains("HARMLESS=seen"), "the rest of the environment is there");
     assert!(!ran.good().contains(KEY), "{}", ran.good());
-    // Root may read whatever it wants; nobody else finds them in the server itself.
-    if !rustix::process::geteuid().is_root() {
-        let ran = run(&model, &server, vec![bash("tr '\\0' '\\n' < /proc/$PPID/environ")]).await;
-        assert!(ran.good().contains("Permission denied"), "{}", ran.good());
-    }
     // A provider that repeats the key in its error.
     model.then(vec![refusal(401, &format!("invalid key: {KEY}"))]);
     let turn = server.rest.ask("Hello?").await["turn"].clone();

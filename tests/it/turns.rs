@@ -137,6 +137,8 @@ async fn a_turn_is_waited_for(door: Door) {
     let mut turn = turn;
     // It is noted as soon as the workspace was looked at, which may be before this answer or after.
     turn.as_object_mut().expect("a turn").remove("version_before");
+    let timeline = turn.as_object_mut().expect("a turn").remove("timeline");
+    assert!(timeline.is_some_and(|timeline| timeline["wall_ms"].is_u64()), "also while it runs");
     let expected = json!({
         "id": turn["id"],
         "status": "running",

@@ -9,7 +9,7 @@ kept=(OPENCODE_WORKSPACE="$temp/workspace" OPENCODE_DATA_DIR="$temp/data")
 serve "${kept[@]}"
 
 # Every `sh` block goes into a file of its own; both listeners of the README are the one that is there.
-mkdir "$temp/blocks"
+mkdir "$temp/blocks" "$temp/here"
 awk -v folder="$temp/blocks" '/^```sh$/ { on = 1; n++; next } /^```$/ { on = 0 } on { print > sprintf("%s/%02d", folder, n) }' \
   "$repo/README.md"
 asked=0
@@ -20,7 +20,13 @@ for block in "$temp"/blocks/*; do
   echo "readme: $(tr -s '\\\n ' ' ' <"$block" | head -c 140)"
   # A stream without an end is seen to stream, then left.
   status=0
-  timeout 6 bash -euo pipefail "$block" >"$temp/answer" 2>"$temp/error" || status=$?
+  # The turn of the block before may still run.
+  for _ in $(seq 300); do
+    curl -s "$url/agent/status" | grep -qF '"status":"idle"' && break
+    sleep 0.1
+  done
+  # What a block writes beside itself is not to lie in the clone.
+  (cd "$temp/here" && timeout 6 bash -euo pipefail "$block") >"$temp/answer" 2>"$temp/error" || status=$?
   if [ "$status" != 0 ] && [ "$status" != 124 ] || ! [ -s "$temp/answer" ] || grep -q '"code":"' "$temp/answer"; then
     cat "$block" "$temp/answer" "$temp/error" >&2
     echo "the README's command ended with $status" >&2
@@ -44,7 +50,7 @@ for _ in $(seq 200); do
   sleep 0.05
 done
 kill -9 "${pids[0]}"
-wait "$turn" "${pids[1]}" 2>/dev/null || true
+wait "${pids[0]}" "$turn" "${pids[1]}" 2>/dev/null || true
 [ "$(ids "$temp/turn" | wc -l)" -ge 5 ] || { echo "the turn had not begun" >&2; exit 1; }
 
 serve "${kept[@]}"
@@ -59,5 +65,5 @@ ids "$temp/all" | sed "1,/^$last\$/d" | uniq >"$temp/wanted"
 ids "$temp/rest" | sed 1d | uniq | cmp - "$temp/wanted"
 grep -q '^event: turn_completed' "$temp/rest"
 grep -q '"finish_reason":"error"' "$temp/rest"
-curl -sSf "$url/messages" | grep -q '"text":"again"'
+curl -sSf "$url/messages?order=desc" | grep -q '"text":"again"'
 echo "readme: done"

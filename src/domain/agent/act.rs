@@ -1,33 +1,47 @@
 //! Running the tool calls of one answer: reading ones side by side, others in order, each with its result.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 
-use super::{End, Turn, output};
+use super::{
+    End, Running, Turn,
+    clock::Phase,
+    output,
+    permit::{self, Permit},
+};
 use crate::domain::{
     error::Error,
     event::{EventKind, MessageEvent, ToolCallCompleted, ToolCallStarted, ToolDelta},
     id::{MessageId, TurnId},
     message::{Message, Role},
     part::{Binary, PART_LIMIT, Part, ToolCall, ToolResult},
+    permission::Hidden,
     session::now,
     store::{Batch, Store},
     tools::{self, ToolContext, ToolError, ToolOutput},
 };
 
-/// How long a cancelled tool may take to end by itself: a command needs a second for those that ignore TERM.
-const CANCEL_GRACE: Duration = Duration::from_millis(1800);
+/// How long a cancelled tool may take to end by itself: a command needs a second for those that ignore TERM, and one
+/// more to tell who did not go even then.
+const CANCEL_GRACE: Duration = Duration::from_millis(2_300);
 /// Pieces of raw output on their way to the clients.
 const OUTPUT_QUEUE: usize = 16;
+/// From so many times in a row on the model is told that it makes the same call again.
+const TOLD_FROM: usize = 3;
 /// Bytes of results up to which the TOOL message is said again with each; see [`State::is_worth_saying`].
 const ALWAYS_SAID: usize = 16 * 1024;
 
 /// The TOOL message while its results come in.
 pub(super) struct Board {
     store: Store,
+    running: Arc<Running>,
     turn_id: TurnId,
     state: Mutex<State>,
 }
@@ -49,10 +63,12 @@ impl Turn {
     pub(super) async fn act(&mut self, calls: &[ToolCall], message: Message) -> Result<(), End> {
         let (done, images) = (vec![false; calls.len()], vec![None; calls.len()]);
         let state = State { message, done, images, said: 0, unsaid: 0 };
-        let board = Board { store: self.domain.0.store.clone(), turn_id: self.id.clone(), state: Mutex::new(state) };
+        let (store, running) = (self.domain.0.store.clone(), Arc::clone(&self.running));
+        let board = Board { store, running, turn_id: self.id.clone(), state: Mutex::new(state) };
         let outcome = self.run_all(&board, calls).await;
         let words = match &outcome {
             Ok(()) => "canceled before it ran",
+            Err(end) if end.is_by_permission() => "not run: the turn was stopped",
             Err(_) => "not run: the server failed",
         };
         let message = board.close(words).await?;
@@ -69,6 +85,8 @@ impl Turn {
         let mut next = 0;
         while next < calls.len() && !self.tools.cancel.is_cancelled() {
             let side_by_side = calls[next..].iter().take_while(|call| reads(call)).count().max(1);
+            let clock = self.running.clock();
+            let _running = if side_by_side > 1 { clock.enter_shared(Phase::Tools) } else { clock.enter(Phase::Tools) };
             let group = (next..next + side_by_side).map(|index| self.run_call(board, index, &calls[index]));
             for outcome in join_all(group).await {
                 outcome?;
@@ -79,14 +97,23 @@ impl Turn {
     }
 
     async fn run_call(&self, board: &Board, index: usize, call: &ToolCall) -> Result<(), End> {
-        board.started(index, call).await?;
+        let began = Instant::now();
+        match self.permit(call, board.started(index, call).await).await? {
+            Permit::Given => {}
+            Permit::Denied(words) => return Ok(board.completed(index, ToolOutput::told(words), true, began).await?),
+            Permit::Stopped(words) => {
+                board.completed(index, ToolOutput::told(words.clone()), true, began).await?;
+                return Err(permit::stopped(words));
+            }
+        }
         let began = Instant::now();
         let (output, pieces) = mpsc::channel(OUTPUT_QUEUE);
         if !tools::find(&call.name).is_none_or(|entry| entry.read_only) {
             self.tools.changes.begin();
             self.wait_for_version().await;
         }
-        let context = ToolContext { output, call: Some(call.id.clone()), ..self.tools.clone() };
+        let hidden = Hidden::from(&call.name, &self.domain.0.rules);
+        let context = ToolContext { output, call: Some(call.id.clone()), hidden, ..self.tools.clone() };
         let given_up = async {
             self.tools.cancel.cancelled().await;
             tokio::time::sleep(CANCEL_GRACE).await;
@@ -108,13 +135,15 @@ impl Turn {
             let shown = output::show(board, index, pieces).await;
             if shown.is_err() {
                 // What is not stored is not to go on.
-                self.tools.cancel.cancel();
+                self.tools.canceled.cancel();
             }
             shown
         };
+        let runs = Instant::now();
         let (answer, shown) = tokio::join!(running, showing);
+        self.running.clock().ran(call.id.clone(), call.name.clone(), runs.elapsed());
         shown?;
-        let (output, is_error) = match answer {
+        let (mut output, is_error) = match answer {
             Ok(output) => {
                 let is_error = output.is_error;
                 (output, is_error)
@@ -127,8 +156,37 @@ impl Turn {
                 return Err(End::internal());
             }
         };
+        let times = times_in_a_row(&self.messages, call);
+        if times >= TOLD_FROM {
+            let _ = write!(output.content, "\n\n[{}]", words_for_repeats(times));
+        }
         Ok(board.completed(index, output, is_error, began).await?)
     }
+}
+
+/// How often the agent has made this very call in a row by now, in this turn; the answer that makes it is the last one
+/// that calls anything.
+fn times_in_a_row(messages: &[Message], call: &ToolCall) -> usize {
+    let turn = messages.last().and_then(|last| last.turn_id.as_ref());
+    let of_turn = messages.iter().rev().take_while(|message| message.turn_id.as_ref() == turn);
+    let answers = of_turn.filter(|message| message.role == Role::Assistant);
+    let made = answers.flat_map(|answer| answer.tool_calls().collect::<Vec<_>>().into_iter().rev());
+    let before = made.skip_while(|made| made.id != call.id);
+    before.take_while(|made| made.name == call.name && made.input == call.input).count()
+}
+
+fn words_for_repeats(times: usize) -> String {
+    format!(
+        "This is the same call with the same arguments for the {times}{} time in a row. Making it once more will hardly \
+         help: do something else, or tell the user what is in the way.",
+        match times % 100 {
+            11..=13 => "th",
+            last if last % 10 == 1 => "st",
+            last if last % 10 == 2 => "nd",
+            last if last % 10 == 3 => "rd",
+            _ => "th",
+        }
+    )
 }
 
 impl State {
@@ -142,7 +200,8 @@ impl State {
 }
 
 impl Board {
-    async fn started(&self, index: usize, call: &ToolCall) -> Result<(), Error> {
+    /// Says that a call comes to run.
+    async fn started(&self, index: usize, call: &ToolCall) -> Batch {
         let state = self.state.lock().await;
         let event = ToolCallStarted {
             message_id: state.message.id.clone(),
@@ -153,7 +212,7 @@ impl Board {
             truncated: false,
             size: None,
         };
-        self.append(Batch::new(), EventKind::ToolCallStarted(event)).await
+        Batch::new().event(Some(&self.turn_id), EventKind::ToolCallStarted(event))
     }
 
     /// Shows a piece of a running call's output.
@@ -164,7 +223,9 @@ impl Board {
         let tool_call_id = part.tool_call_id.clone();
         let message_id = state.message.id.clone();
         let event = ToolDelta { message_id, part_index: index as u32, tool_call_id, text, truncated };
-        self.append(Batch::new(), EventKind::ToolOutputDelta(event)).await
+        // The tool goes on meanwhile.
+        let batch = Batch::new().event(Some(&self.turn_id), EventKind::ToolOutputDelta(event));
+        self.store.append(batch).await.map(drop)
     }
 
     /// Stores a result; the last one makes the message whole.
@@ -201,7 +262,7 @@ impl Board {
             batch = batch.event(Some(&self.turn_id), EventKind::MessageUpdated(event));
             (state.said, state.unsaid) = (state.said + state.unsaid, 0);
         }
-        self.store.append(batch).await.map(drop)
+        self.stored(batch).await
     }
 
     /// Gives every call without a result one, if there are any.
@@ -210,15 +271,14 @@ impl Board {
         if state.message.finished_at.is_none() {
             close_results(&mut state.message, &state.done, words);
             let event = MessageEvent { message: state.message.clone() };
-            self.store
-                .append(Batch::new().event(Some(&self.turn_id), EventKind::MessageUpdated(event)).ending())
-                .await?;
+            let batch = Batch::new().event(Some(&self.turn_id), EventKind::MessageUpdated(event)).ending();
+            self.running.clock().during(Phase::Storing, self.store.append(batch)).await?;
         }
         Ok(state.message)
     }
 
-    async fn append(&self, batch: Batch, kind: EventKind) -> Result<(), Error> {
-        self.store.append(batch.event(Some(&self.turn_id), kind)).await.map(drop)
+    async fn stored(&self, batch: Batch) -> Result<(), Error> {
+        self.running.clock().during(Phase::Storing, self.store.append(batch)).await.map(drop)
     }
 }
 

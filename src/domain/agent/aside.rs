@@ -59,7 +59,7 @@ pub(super) fn request(model: &Model, system: &str, words: String, max_output_tok
 }
 
 /// Makes the call, once.
-pub(super) async fn ask(call: &Metered<'_>, model: &Model, request: &Request, cancel: &CancellationToken) -> Aside {
+pub(super) async fn ask(call: Metered<'_>, model: &Model, request: &Request, cancel: &CancellationToken) -> Aside {
     let mut deltas = model.provider.stream(request);
     let (mut text, mut shown) = (String::new(), false);
     let mut tokens: Option<Tokens> = None;

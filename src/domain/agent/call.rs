@@ -7,17 +7,20 @@ use futures_util::StreamExt;
 use super::{
     End, Turn, act,
     answer::{Answer, Step},
+    clock::Phase,
     compact::limit,
     cost::{Metered, Outcome, code},
     history,
+    spending::{self, Admitted, MAX_OUTPUT, Purpose},
 };
 use crate::domain::{
     error::Error,
     event::{EventKind, MessageEvent, ModelRetry},
+    ledger::CallKind,
     message::{Message, Role},
     part::FinishReason,
     providers::{Delta, ProviderError, ProviderErrorKind, Request, ToolSpec},
-    store::Batch,
+    store::{Appending, Batch},
     tools,
     usage::Usage,
 };
@@ -30,8 +33,6 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// The longest that all waits of one call take together.
 const MAX_WAITING: Duration = Duration::from_secs(180);
-/// Most tokens that an answer is asked to have: many providers take it from the room that is left for the prompt.
-const MAX_OUTPUT: u32 = 32_000;
 /// Most deltas that one transaction takes.
 const GROUP: usize = 64;
 
@@ -75,7 +76,10 @@ impl Turn {
         let mut retries = Retries::default();
         let mut refused = false;
         loop {
-            let error = match self.attempt(&request, retries.attempt()).await {
+            let most = self.request_output();
+            let admitted = self.admit(self.prompt_at_most(system), most, Purpose::Answer).await?;
+            request.max_output_tokens = admitted.output;
+            let error = match self.attempt(&request, retries.attempt(), admitted).await {
                 Attempt::Whole(answered) => {
                     self.domain.0.model_failing.store(false, Ordering::Relaxed);
                     return Ok(*answered);
@@ -116,7 +120,8 @@ impl Turn {
             code: code(error.kind),
         };
         let batch = Batch::new().event(Some(&self.id), EventKind::ModelRetry(retry));
-        self.domain.0.store.append(batch).await?;
+        self.append(batch).await?;
+        let _waiting = self.running.clock().enter(Phase::RetryWait);
         tokio::select! {
             () = self.tools.cancel.cancelled() => Err(End::canceled(&self.running)),
             () = tokio::time::sleep(delay) => Ok(true),
@@ -128,43 +133,76 @@ impl Turn {
         if self.model.info.supports_tools { tools::TOOLS.iter().map(tools::Entry::spec).collect() } else { Vec::new() }
     }
 
+    /// Most tokens that the next answer may have; 0 where nothing limits it.
+    fn request_output(&self) -> u32 {
+        let info = &self.model.info;
+        let max_output_tokens = info.max_output_tokens.min(MAX_OUTPUT);
+        let (window, size) = (u64::from(info.context_window), self.context.size);
+        if size > limit(window) {
+            return max_output_tokens;
+        }
+        // Some providers refuse a prompt that leaves no room for as long an answer.
+        max_output_tokens.min(u32::try_from(window - size).unwrap_or(u32::MAX))
+    }
+
+    /// Asks whether a call may be made; one that may not ends the turn.
+    pub(super) async fn admit(&self, prompt: u64, output: u32, purpose: Purpose) -> Result<Admitted, End> {
+        let call = spending::Call { model: &self.model, prompt, output, purpose };
+        match self.running.spending().admit(&call) {
+            Ok(admitted) => Ok(admitted),
+            Err(exhausted) => Err(self.exhausted(&exhausted).await),
+        }
+    }
+
     fn request(&self, system: &str) -> Request {
         let info = &self.model.info;
-        let mut max_output_tokens = info.max_output_tokens.min(MAX_OUTPUT);
-        let (window, size) = (u64::from(info.context_window), self.context.size);
-        if size <= limit(window) {
-            // Some providers refuse a prompt that leaves no room for as long an answer.
-            max_output_tokens = max_output_tokens.min(u32::try_from(window - size).unwrap_or(u32::MAX));
-        }
         Request {
             model: self.model.model_id.clone(),
             full_model: info.id.clone(),
             system: system.to_owned(),
             messages: history::for_model(&self.context.told(&self.messages), info.supports_tools),
             tools: self.tool_specs(),
-            max_output_tokens,
+            max_output_tokens: self.request_output(),
             images: info.supports_attachments,
             reasoning: info.supports_reasoning,
         }
     }
 
     /// One attempt, with its row in the ledger.
-    async fn attempt(&self, request: &Request, number: u32) -> Attempt {
-        let call = Metered::begin(&self.id, &self.model, "turn", number);
+    async fn attempt(&self, request: &Request, number: u32, admitted: Admitted) -> Attempt {
+        let call = Metered::begin(&self.id, &self.model, CallKind::Turn, number, admitted);
+        let clock = self.running.clock();
+        let asking = clock.enter(Phase::ModelWait);
         let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
         let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
+        // The batch before: it is asked after when more comes, so that nobody is woken between two words to hear that
+        // all is well.
+        let mut last: Option<Appending> = None;
+        let mut refusals = self.domain.0.store.refusals();
         let outcome: Outcome = loop {
             let next = tokio::select! {
                 biased;
                 () = self.tools.cancel.cancelled() => break Err(None),
-                next = deltas.next() => next,
+                // The store holds the sender, so that this is always a change.
+                _ = refusals.changed() => None,
+                next = deltas.next() => Some(next),
             };
+            if let Some(last) = last.take()
+                && let Err(error) = clock.during(Phase::Storing, last.done()).await
+            {
+                return Attempt::Broken(error);
+            }
+            let Some(next) = next else { continue };
             let Some(chunk) = next else {
                 break Err(Some(cut("the provider ended its answer in the middle")));
             };
             let (step, batch) = apply(&mut answer, chunk);
-            if let Err(error) = self.domain.0.store.append(batch).await {
-                return Attempt::Broken(error);
+            if answer.is_shown() {
+                clock.switch(Phase::ModelStream);
+            }
+            match clock.during(Phase::Storing, self.domain.0.store.begin_append(batch)).await {
+                Ok(appending) => last = Some(appending),
+                Err(error) => return Attempt::Broken(error),
             }
             match step {
                 Ok(Step::Grew) => {}
@@ -175,9 +213,16 @@ impl Turn {
         };
         // The connection is closed before the ending is stored: a cancelled call costs nothing more.
         drop(deltas);
+        drop(asking);
+        if let Some(last) = last
+            && let Err(error) = clock.during(Phase::Storing, last.done()).await
+        {
+            return Attempt::Broken(error);
+        }
         let spent = call.spent(answer.tokens, answer.is_shown(), &outcome);
         let reason = match &outcome {
             Ok(reason) => *reason,
+            Err(None) if self.is_out_of_time() => FinishReason::BudgetExhausted,
             Err(None) => FinishReason::Canceled,
             Err(Some(_)) => FinishReason::Error,
         };
@@ -198,7 +243,7 @@ impl Turn {
             batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }));
         }
         let row = call.row(&outcome, spent, message.as_ref().map(|message| message.id.clone()));
-        if let Err(error) = self.domain.0.store.append(batch.ledger(row)).await {
+        if let Err(error) = self.append(batch.ledger(row)).await {
             return Attempt::Broken(error);
         }
         match outcome {

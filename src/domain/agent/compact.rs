@@ -6,11 +6,14 @@ use std::{borrow::Cow, fmt::Write as _};
 use super::{
     End, Turn, aside,
     call::Retries,
+    clock::Phase,
     context::{self, Context},
     cost::{Metered, Outcome},
+    spending::{self, Purpose},
 };
 use crate::domain::{
     event::{AgentStatusChanged, ContextCompacted, EventKind, MessageCompleted, MessageEvent},
+    ledger::CallKind,
     message::{Message, Role},
     part::{Finish, FinishReason, Part, Text, head},
     session::now,
@@ -64,23 +67,35 @@ impl Turn {
                 summary_message_id: None,
                 kept_from_message_id: Some(kept_from),
             };
-            self.domain.0.store.append(self.event(EventKind::ContextCompacted(event))).await?;
+            self.append(self.event(EventKind::ContextCompacted(event))).await?;
             return Ok(true);
         }
         let transcript = self.to_summarise(context::bytes(room - summary_tokens(room)));
         if transcript.is_empty() || self.context.given_up {
             return Ok(false);
         }
-        self.domain.0.store.append(self.doing("summarising what came before")).await?;
+        self.append(self.doing("summarising what came before")).await?;
         let summarised = self.summarise(transcript, room, before, system).await?;
         let changed = summarised || self.trim(room);
-        self.domain.0.store.append(self.doing(&format!("calling {}", self.model.info.id))).await?;
+        self.append(self.doing(&format!("calling {}", self.model.info.id))).await?;
         Ok(changed)
     }
 
     /// Tokens that the next prompt has: what the provider counted for the last answer that is told, and an estimate of
     /// what came after it.
     fn prompt_tokens(&self, system: &str) -> u64 {
+        let (counted, estimated) = self.prompt_parts(system);
+        counted.saturating_add(estimated)
+    }
+
+    /// The same, and half of what is estimated on top of it: for what must not be more.
+    pub(super) fn prompt_at_most(&self, system: &str) -> u64 {
+        let (counted, estimated) = self.prompt_parts(system);
+        counted.saturating_add(spending::at_most(estimated))
+    }
+
+    /// What a provider has counted of the next prompt, and an estimate of the rest.
+    fn prompt_parts(&self, system: &str) -> (u64, u64) {
         let told = self.context.told(&self.messages);
         let images = self.model.info.supports_attachments;
         let counted = told.iter().enumerate().rev().find_map(|(index, message)| {
@@ -89,10 +104,10 @@ impl Turn {
             (!failed).then(|| (index + 1, usage.prompt_tokens.saturating_add(usage.completion_tokens)))
         });
         match counted {
-            Some((after, tokens)) => tokens.saturating_add(context::estimate(&told[after..], images)),
+            Some((after, tokens)) => (tokens, context::estimate(&told[after..], images)),
             None => {
                 let tools: usize = self.tool_specs().iter().map(super::call::size_of_spec).sum();
-                context::tokens(system.len() + tools) + context::estimate(&told, images)
+                (0, context::tokens(system.len() + tools) + context::estimate(&told, images))
             }
         }
     }
@@ -110,11 +125,14 @@ impl Turn {
     /// whether there is a summary.
     async fn summarise(&mut self, transcript: String, room: u64, before: u64, system: &str) -> Result<bool, End> {
         let most = u32::try_from(summary_tokens(room).max(256)).unwrap_or(u32::MAX);
+        let prompt = spending::at_most(context::tokens(SYSTEM.len() + transcript.len()));
         let request = aside::request(&self.model, SYSTEM, transcript, most);
         let mut retries = Retries::default();
         loop {
-            let call = Metered::begin(&self.id, &self.model, "compaction", retries.attempt());
-            let mut answered = aside::ask(&call, &self.model, &request, &self.tools.cancel).await;
+            let admitted = self.admit(prompt, request.max_output_tokens, Purpose::Summary).await?;
+            let call = Metered::begin(&self.id, &self.model, CallKind::Compaction, retries.attempt(), admitted);
+            let asking = aside::ask(call, &self.model, &request, &self.tools.cancel);
+            let mut answered = self.running.clock().during(Phase::ModelWait, asking).await;
             let text = answered.text.trim();
             if is_summary(&answered.outcome) && !text.is_empty() {
                 let summary = self.summary(text, Usage::from(answered.row.spent));
@@ -125,10 +143,10 @@ impl Turn {
                 // What the user wants now is too much by itself: another summary with each call makes it no shorter.
                 self.context.given_up = self.context.size > room;
                 let batch = self.compacted(summary, before, self.context.size).ledger(answered.row);
-                self.domain.0.store.append(batch).await?;
+                self.append(batch).await?;
                 return Ok(true);
             }
-            self.domain.0.store.append(Batch::new().ledger(answered.row)).await?;
+            self.append(Batch::new().ledger(answered.row)).await?;
             if self.tools.cancel.is_cancelled() {
                 return Err(End::canceled(&self.running));
             }

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::spending::Admitted;
 use crate::domain::{
     id::{MessageId, TurnId},
+    ledger::CallKind,
     model::Model,
     part::FinishReason,
     providers::{ProviderError, ProviderErrorKind},
@@ -22,16 +24,23 @@ pub(super) type Outcome = Result<FinishReason, Option<ProviderError>>;
 pub(super) struct Metered<'a> {
     turn_id: &'a TurnId,
     model: &'a Model,
-    kind: &'static str,
+    kind: CallKind,
     attempt: u32,
     at: Timestamp,
     began: Instant,
+    admitted: Admitted,
 }
 
 impl<'a> Metered<'a> {
-    /// A call that begins now; `kind` is what the ledger calls it, `attempt` counts from 1.
-    pub(super) fn begin(turn_id: &'a TurnId, model: &'a Model, kind: &'static str, attempt: u32) -> Self {
-        Self { turn_id, model, kind, attempt, at: now(), began: Instant::now() }
+    /// A call that begins now; `attempt` counts from 1.
+    pub(super) fn begin(
+        turn_id: &'a TurnId,
+        model: &'a Model,
+        kind: CallKind,
+        attempt: u32,
+        admitted: Admitted,
+    ) -> Self {
+        Self { turn_id, model, kind, attempt, at: now(), began: Instant::now(), admitted }
     }
 
     /// What it spent; `tokens` as far as the provider said, `shown` whether the model began to answer. One that was
@@ -52,27 +61,22 @@ impl<'a> Metered<'a> {
             Ok(_) | Err(None) => false,
         };
         let free = refused && !shown && known == Tokens::default();
-        Spent { tokens: known, cost, unpriced_calls: u64::from(!free) }
+        if free {
+            return Spent { tokens: known, cost, ..Spent::default() };
+        }
+        // Where the provider has said nothing of what it used, 0 would be a claim.
+        self.admitted.unknown(known, cost.filter(|_| tokens.is_some()))
     }
 
-    /// Its row, when it has ended.
-    pub(super) fn row(&self, outcome: &Outcome, spent: Spent, message_id: Option<MessageId>) -> LedgerRow {
-        let info = &self.model.info;
-        let price = self.model.price.is_some().then(|| {
-            serde_json::json!({
-                "input": info.cost_per_1m_input,
-                "output": info.cost_per_1m_output,
-                "cache_read": info.cost_per_1m_cache_read,
-                "cache_write": info.cost_per_1m_cache_write,
-            })
-            .to_string()
-        });
+    /// Its row, when it has ended; it counts for what the turn may spend from here on.
+    pub(super) fn row(self, outcome: &Outcome, spent: Spent, message_id: Option<MessageId>) -> LedgerRow {
+        self.admitted.settle(spent);
         LedgerRow {
             turn_id: self.turn_id.clone(),
             message_id,
             at: self.at,
             kind: self.kind,
-            model: info.id.clone(),
+            model: self.model.info.id.clone(),
             attempt: self.attempt,
             outcome: match outcome {
                 Ok(_) => "ok",
@@ -81,7 +85,7 @@ impl<'a> Metered<'a> {
             },
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             spent,
-            price,
+            price: self.model.price,
         }
     }
 }

@@ -1,20 +1,19 @@
 //! The end of a turn: what is stored of it, in one transaction, whatever the way out was.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use super::{Running, recover};
+use super::{Running, clock::Phase, recover, spending::Exhausted};
 use crate::domain::{
     OpenCode,
     error::{Code, Error, Result},
-    event::{AgentStatusChanged, EventKind, TurnCompleted},
+    event::{AgentStatusChanged, EventKind, MessageEvent, TurnCompleted},
     id::{MessageId, TurnId},
+    message::Message,
     part::FinishReason,
-    snapshot::{TURN_WAIT, Taken},
+    snapshot::Taken,
     status::Activity,
     store::Batch,
+    timeline::Timeline,
     turn::{TurnError, TurnErrorCode},
     usage::{Spent, Usage},
 };
@@ -35,19 +34,30 @@ pub(super) async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) 
             close(domain, &id).await?;
         }
         let wanted = id.clone();
-        let turn = domain.read(move |snapshot| snapshot.turn(wanted.as_str())).await?.value;
+        // What it was sent and has not taken is in the history all the same.
+        if running.steering().close().await {
+            // Behind whatever of them is still on its way into the log.
+            domain.0.store.append(Batch::new().ending()).await?;
+        }
+        let read = domain.read(move |snapshot| Ok((snapshot.turn(wanted.as_str())?, snapshot.steered(&wanted)?)));
+        let (turn, steered) = read.await?.value;
         // The last answer is the one that clients saw last, also where it was cut.
         let (usage, last, before) = turn.map_or_else(
             || (Usage::from(Spent::default()), None, None),
             |turn| (turn.usage, turn.message_id, turn.version_before),
         );
         let taken = match running.changes().may_have_written() {
-            true => domain.version_after(&id, running.changes(), end.waits_for_version()).await,
+            true => {
+                let version = domain.version_after(running, end.waits_for_version());
+                running.clock().during(Phase::Snapshots, version).await
+            }
             false => None,
         };
         let versions = Versions::of(running, before, taken);
         running.set_ending();
-        let (batch, taken) = ending(&id, end, usage, last, versions);
+        // What is not yet accounted for when the end is stored is the storing of it.
+        running.clock().switch(Phase::Storing);
+        let (batch, taken) = ending(&id, end, usage, last, versions, steered, Some(running.clock().read()));
         let stored = domain.0.store.append(batch).await?;
         if let Some(taken) = taken {
             taken.stored(domain);
@@ -66,12 +76,15 @@ pub(super) async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) 
 /// Closes messages and calls that a panic or a full disk left open.
 async fn close(domain: &OpenCode, id: &TurnId) -> Result<()> {
     let wanted = id.clone();
-    let open = domain.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?)));
-    let (open, calls) = open.await?.value;
-    if open.is_empty() && calls.is_empty() {
+    let open = domain.read(move |snapshot| {
+        Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?, snapshot.open_permissions()?))
+    });
+    let (open, calls, permissions) = open.await?.value;
+    permissions.iter().for_each(|permission| domain.0.requests.forget(&permission.id));
+    if open.is_empty() && calls.is_empty() && permissions.is_empty() {
         return Ok(());
     }
-    let batch = recover::close(id, open, calls, "the turn ended before this call did").ending();
+    let batch = recover::close(id, permissions, open, calls, "the turn ended before this call did").ending();
     domain.0.store.append(batch).await.map(drop)
 }
 
@@ -108,8 +121,15 @@ pub(super) fn ending(
     usage: Usage,
     last: Option<MessageId>,
     versions: Versions,
+    steered: Vec<Message>,
+    timeline: Option<Timeline>,
 ) -> (Batch, Option<Taken>) {
-    let mut batch = Batch::new().ending();
+    let mut batch = steered.into_iter().fold(Batch::new().ending(), |batch, message| {
+        batch.event(Some(id), EventKind::MessageCreated(MessageEvent { message }))
+    });
+    if let Some(timeline) = timeline {
+        batch = batch.timeline(id, timeline);
+    }
     let finish_reason = match end {
         End::Finished(reason) => reason,
         End::Failed(reason, error) => {
@@ -129,12 +149,20 @@ pub(super) fn ending(
 }
 
 impl End {
-    /// How long the ending waits for the version after: who cancels does not wait for it.
-    pub(super) fn waits_for_version(&self) -> Duration {
+    /// Whether a permission was answered `stop`.
+    pub(super) fn is_by_permission(&self) -> bool {
         match self {
-            Self::Finished(_) => TURN_WAIT,
+            Self::Finished(_) => false,
+            Self::Failed(reason, _) => *reason == FinishReason::PermissionDenied,
+        }
+    }
+
+    /// Whether the ending waits for versions, as far as the turn's budget goes: who cancels does not wait for them.
+    pub(super) fn waits_for_version(&self) -> bool {
+        match self {
+            Self::Finished(_) => true,
             Self::Failed(_, error) => match error.code {
-                TurnErrorCode::Canceled | TurnErrorCode::Interrupted => Duration::ZERO,
+                TurnErrorCode::Canceled | TurnErrorCode::Interrupted => false,
                 TurnErrorCode::ProviderError
                 | TurnErrorCode::ProviderUnavailable
                 | TurnErrorCode::ProviderTimeout
@@ -142,7 +170,7 @@ impl End {
                 | TurnErrorCode::BudgetExhausted
                 | TurnErrorCode::MaxTokens
                 | TurnErrorCode::InsufficientStorage
-                | TurnErrorCode::Internal => TURN_WAIT,
+                | TurnErrorCode::Internal => true,
             },
         }
     }
@@ -185,6 +213,14 @@ impl End {
             | TurnErrorCode::PermissionDenied
             | TurnErrorCode::Internal => false,
         };
+        Self::Failed(reason, Box::new(TurnError { code, message, retryable, details }))
+    }
+
+    /// A limit is reached.
+    pub(super) fn exhausted(exhausted: &Exhausted) -> Self {
+        let (reason, code) = (FinishReason::BudgetExhausted, TurnErrorCode::BudgetExhausted);
+        let (message, details) = (exhausted.message(), Some(exhausted.details()));
+        let retryable = exhausted.is_retryable();
         Self::Failed(reason, Box::new(TurnError { code, message, retryable, details }))
     }
 

@@ -38,8 +38,11 @@ fn repaired(messages: &[Cow<'_, Message>]) -> Vec<Message> {
                     Part::Text(_) | Part::ToolCall(_) => true,
                     Part::Reasoning(_) | Part::Binary(_) | Part::ToolResult(_) | Part::Finish(_) => false,
                 });
-                if says_something {
-                    told.push(message);
+                // What closes a turn follows an answer that its limit has cut; some models refuse two in a row.
+                match told.last_mut() {
+                    Some(last) if says_something && is_followed_by_itself(last) => last.parts.extend(message.parts),
+                    Some(_) | None if says_something => told.push(message),
+                    Some(_) | None => {}
                 }
             }
             Role::Tool => {
@@ -55,6 +58,10 @@ fn repaired(messages: &[Cow<'_, Message>]) -> Vec<Message> {
         }
     }
     told
+}
+
+fn is_followed_by_itself(last: &Message) -> bool {
+    last.role == Role::Assistant && last.tool_calls().next().is_none()
 }
 
 /// Calls and results as what a user says, since a model does as it believes to have done before. They join the message

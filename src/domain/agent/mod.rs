@@ -5,42 +5,48 @@ mod act;
 mod answer;
 mod aside;
 mod call;
+mod clock;
 mod compact;
 mod context;
 mod cost;
 mod ending;
 mod history;
 mod output;
+mod permit;
 mod prompt;
 mod recover;
 mod running;
+mod spending;
+mod steer;
 mod title;
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 pub(super) use recover::recover;
 pub(super) use running::{Changes, Running};
+pub(super) use spending::{Spending, Used};
+pub(super) use steer::{Closed, Coming};
 pub(super) use title::Untitled;
 
 use call::Answered;
+use clock::Phase;
 use context::Context;
 use ending::{End, finish};
+use spending::Exhausted;
 
 use super::{
     OpenCode,
+    error::Result,
     event::{EventKind, MessageCompleted, MessageEvent},
     id::{MessageId, SessionId, TurnId},
     message::{Message, Role},
     model::Model,
     part::{Finish, FinishReason, Part, Text},
+    permission::Hidden,
     session::now,
-    snapshot::TURN_WAIT,
     store::Batch,
     tools::ToolContext,
     turn::TurnErrorCode,
@@ -63,10 +69,9 @@ pub(super) struct Turn {
     begun: tokio::sync::Mutex<Option<Begun>>,
 }
 
-/// The version before the turn, and how long it may be waited for.
+/// The version before the turn, on its way.
 struct Begun {
     done: tokio::sync::oneshot::Receiver<()>,
-    until: Instant,
     /// Somebody waits for it.
     hurry: Arc<Notify>,
 }
@@ -79,25 +84,28 @@ pub(super) async fn run(
     model: Model,
     untitled: Option<Untitled>,
 ) {
-    let began = Instant::now();
+    running.clock().switch(Phase::Other);
     let given_up = running.token().child_token();
     let titling = untitled.map(|untitled| {
-        let (domain, turn) = (domain.clone(), running.id().clone());
-        title::make(domain, turn, session_id.clone(), model.clone(), untitled, given_up.clone())
+        title::make(domain.clone(), running.clone(), session_id.clone(), model.clone(), untitled, given_up.clone())
     });
     let turn = Turn::new(domain.clone(), running.clone(), session_id, model);
     // A panic ends the turn like any other fault of ours; nobody is left busy for ever.
     let end = std::panic::AssertUnwindSafe(async {
         let mut turn = turn;
         let playing = async {
-            let end = Box::pin(turn.play(began)).await;
-            if end.waits_for_version() > Duration::ZERO {
+            let mut end = turn.play_in_time().await;
+            if !turn.running.settle() {
+                // What it came to was not yet said when it was cancelled.
+                end = End::canceled(&turn.running);
+            }
+            if end.waits_for_version() {
                 turn.wait_for_version().await;
             }
             end
         };
         match titling {
-            Some(titling) => title::beside(playing, titling, &given_up).await,
+            Some(titling) => title::beside(playing, titling, &given_up, running.clock()).await,
             None => playing.await,
         }
     })
@@ -107,7 +115,13 @@ pub(super) async fn run(
         tracing::error!(turn = %running.id(), "the turn panicked");
         End::internal()
     });
+    if running.token().is_cancelled() {
+        // They end since the cancel and not only now; its answer tells of them.
+        let ended = domain.0.processes.ended_with(running.id());
+        running.set_outcomes(running.clock().during(Phase::Tools, ended).await);
+    }
     finish(&domain, &running, end).await;
+    domain.go_on();
 }
 
 impl Turn {
@@ -116,14 +130,18 @@ impl Turn {
         let tools = ToolContext {
             workspace: domain.0.workspace.clone(),
             memory,
-            cancel: running.token(),
+            // Ends with the turn's, and of itself when the turn's time is up.
+            cancel: running.token().child_token(),
+            canceled: running.token(),
             output: tokio::sync::mpsc::channel(1).0,
-            ended: running.ended(),
+            processes: domain.0.processes.clone(),
+            turn: running.id().clone(),
             images: model.info.supports_attachments,
             secret_variables: domain.0.settings.secret_variables.clone().into(),
             scratch: super::scratch(&domain.0.settings.data_dir),
             changes: running.changes().clone(),
             call: None,
+            hidden: Hidden::default(),
         };
         Self {
             id: running.id().clone(),
@@ -138,12 +156,40 @@ impl Turn {
         }
     }
 
+    /// The loop, as long as the turn's time lasts: that ends a call or a tool that runs.
+    async fn play_in_time(&mut self) -> End {
+        let (left, stop) = (self.running.spending().time_left(), self.tools.cancel.clone());
+        let time_is_up = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+            stop.cancel();
+            // What runs closes what it has opened.
+            std::future::pending().await
+        };
+        let end = tokio::select! {
+            end = Box::pin(self.play()) => end,
+            end = time_is_up => end,
+        };
+        match &end {
+            End::Failed(_, error) if error.code == TurnErrorCode::Canceled && self.is_out_of_time() => {
+                self.exhausted(&self.running.spending().out_of_time()).await
+            }
+            End::Finished(_) | End::Failed(..) => end,
+        }
+    }
+
+    /// Whether the turn's time is up; not one that was cancelled.
+    fn is_out_of_time(&self) -> bool {
+        self.tools.cancel.is_cancelled() && !self.tools.canceled.is_cancelled()
+    }
+
     /// The loop.
-    async fn play(&mut self, began: Instant) -> End {
-        let limits = self.domain.0.settings.limits;
+    async fn play(&mut self) -> End {
         let hurry = Arc::new(Notify::new());
         let done = self.domain.version_before(&self.id, Arc::clone(&hurry));
-        *self.begun.get_mut() = Some(Begun { done, until: began + TURN_WAIT, hurry });
+        *self.begun.get_mut() = Some(Begun { done, hurry });
         let history = self.domain.read(|snapshot| Ok((snapshot.history()?, snapshot.context()?, snapshot.notes()?)));
         let system = prompt::system(&self.domain.0.workspace, &self.model);
         let (history, system) = tokio::select! {
@@ -159,35 +205,38 @@ impl Turn {
             }
             Err(error) => return End::from(error),
         }
-        for _ in 0..limits.model_calls {
-            if began.elapsed() >= limits.time {
-                let seconds = limits.time.as_secs();
-                return self.exhausted("seconds", format!("{seconds} seconds"), "OPENCODE_TURN_SECONDS").await;
-            }
+        loop {
             let Answered { reason, message, results } = match self.call(&system).await {
                 Ok(answered) => answered,
                 Err(end) => return end,
             };
             // An answer without a word is the model's way to say that it is done.
-            let Some(answer) = message else { return End::of(reason) };
-            let calls: Vec<_> = answer.tool_calls().cloned().collect();
-            self.messages.push(answer);
+            let calls: Vec<_> = message.iter().flat_map(Message::tool_calls).cloned().collect();
+            self.messages.extend(message);
             match results {
                 Some(results) if reason == FinishReason::ToolUse => {
                     if let Err(end) = self.act(&calls, results).await {
                         return end;
                     }
+                    if let Err(end) = self.take_steered().await {
+                        return end;
+                    }
                 }
-                Some(_) | None => return End::of(reason),
+                Some(_) | None => match End::of(reason) {
+                    failed @ End::Failed(..) => return failed,
+                    end @ End::Finished(_) => match self.is_steered_on().await {
+                        Ok(true) => {}
+                        Ok(false) => return end,
+                        Err(end) => return end,
+                    },
+                },
             }
         }
-        let calls = limits.model_calls;
-        self.exhausted("model_calls", format!("{calls} model calls"), "OPENCODE_TURN_MODEL_CALLS").await
     }
 
     /// Ends the turn at a limit, with a short closing text of our own instead of a model call.
-    async fn exhausted(&mut self, which: &'static str, limit: String, variable: &'static str) -> End {
-        let text = format!("I stopped here: this turn has used its limit of {limit}. Send a message to go on.");
+    async fn exhausted(&self, exhausted: &Exhausted) -> End {
+        let text = exhausted.closing();
         let mut message = self.message(Role::Assistant);
         message.finished_at = Some(message.created_at);
         let finish = Finish { reason: FinishReason::BudgetExhausted, time: message.created_at };
@@ -200,12 +249,10 @@ impl Turn {
         let batch = Batch::new()
             .event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }))
             .event(Some(&self.id), EventKind::MessageCompleted(completed));
-        if let Err(error) = self.domain.0.store.append(batch).await {
+        if let Err(error) = self.append(batch).await {
             return End::from(error);
         }
-        let message = format!("the turn has used its limit of {limit}; send a message to go on, or raise {variable}");
-        let details = Some(serde_json::json!({ "budget": which, "variable": variable }));
-        End::failed(FinishReason::BudgetExhausted, TurnErrorCode::BudgetExhausted, message, details)
+        End::exhausted(exhausted)
     }
 
     /// Tells the model, beside the user's words, what happened since the last turn.
@@ -217,11 +264,16 @@ impl Turn {
 
     /// Waits for the version before the turn, for a tool that may change files.
     async fn wait_for_version(&self) {
-        if let Some(Begun { done, until, hurry }) = self.begun.lock().await.take() {
+        if let Some(Begun { done, hurry }) = self.begun.lock().await.take() {
             hurry.notify_one();
             // Without it the turn has no version before; what file tools overwrite is kept all the same.
-            let _ = tokio::time::timeout_at(until.into(), done).await;
+            let _ = self.running.clock().during(Phase::Snapshots, self.running.budget().wait(done)).await;
         }
+    }
+
+    /// Stores a batch, and waits for the log.
+    async fn append(&self, batch: Batch) -> Result<u64> {
+        self.running.clock().during(Phase::Storing, self.domain.0.store.append(batch)).await
     }
 
     /// A new message of this turn, without parts.

@@ -8,10 +8,12 @@ use super::{
 };
 use crate::domain::{
     error::Result,
-    event::{Event, EventKind, MessageCompleted, MessageEvent, ToolCallCompleted},
+    event::{Event, EventKind, MessageCompleted, MessageEvent, PermissionResolved, ToolCallCompleted},
     id::{MessageId, TurnId},
+    ledger::CallKind,
     message::{Message, Role},
     part::{Finish, FinishReason, Part},
+    permission::{Permission, PermissionDecision, PermissionResolver},
     session::now,
     store::{Batch, LedgerRow, Store},
     turn::TurnErrorCode,
@@ -23,26 +25,47 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
     let turns = store.read(|snapshot| snapshot.running_turns()).await?;
     for turn in turns {
         let id = turn.id.clone();
-        let (open, calls) =
-            store.read(move |snapshot| Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&id)?))).await?;
+        let open = store.read(move |snapshot| {
+            Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&id)?, snapshot.open_permissions()?))
+        });
+        let (open, calls, permissions) = open.await?;
         let words = "the server was stopped while this ran; what it did is not known";
-        store.append(close(&turn.id, open, calls, words).ending()).await?;
+        store.append(close(&turn.id, permissions, open, calls, words).ending()).await?;
         let message = "the server was stopped while this turn ran; send the message again or another one".into();
         let end = End::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
         // Read again: the answer that was just closed may be its last, and has its row in the ledger.
         let id = turn.id.clone();
-        let turn = store.read(move |snapshot| snapshot.turn(id.as_str())).await?.unwrap_or(turn);
+        let read = store.read(move |snapshot| Ok((snapshot.turn(id.as_str())?, snapshot.steered(&id)?)));
+        let (again, steered) = read.await?;
+        let turn = again.unwrap_or(turn);
         let versions = Versions::interrupted(turn.version_before);
-        let (batch, _) = ending(&turn.id, end, turn.usage, turn.message_id, versions);
+        let (batch, _) = ending(&turn.id, end, turn.usage, turn.message_id, versions, steered, None);
         store.append(batch).await?;
         tracing::warn!(turn = %turn.id, "closed a turn that the last run left open");
     }
     Ok(())
 }
 
-/// Closes open messages: an answer ends as `error`, every tool call without a result gets one.
-pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, words: &str) -> Batch {
+/// Closes permission requests, and open messages: an answer ends as `error`, every tool call without a result gets one.
+pub(super) fn close(
+    turn_id: &TurnId,
+    permissions: Vec<Permission>,
+    open: Vec<Message>,
+    calls: Vec<Event>,
+    words: &str,
+) -> Batch {
     let mut batch = Batch::new();
+    for permission in permissions {
+        let resolved = PermissionResolved {
+            permission_id: Some(permission.id),
+            decision: PermissionDecision::Deny,
+            by: PermissionResolver::Interruption,
+            reason: None,
+            tool_call_id: permission.tool_call_id,
+            tool_name: permission.tool_name,
+        };
+        batch = batch.event(Some(turn_id), EventKind::PermissionResolved(resolved));
+    }
     let unanswered: HashSet<_> = calls.iter().filter_map(began).collect();
     let mut open = open;
     for message in open.iter_mut().filter(|message| message.role == Role::Tool) {
@@ -79,7 +102,7 @@ pub(super) fn close(turn_id: &TurnId, open: Vec<Message>, calls: Vec<Event>, wor
                 let reason = FinishReason::Error;
                 message.parts.push(Part::Finish(Finish { reason, time }));
                 (message.updated_at, message.finished_at) = (time, Some(time));
-                let spent = Spent { unpriced_calls: 1, ..Spent::default() };
+                let spent = Spent { unpriced_calls: 1, calls: 1, ..Spent::default() };
                 batch = batch.ledger(interrupted(turn_id, &message, spent));
                 let usage = Usage::from(spent);
                 Some(MessageCompleted { message_id: message.id.clone(), finish_reason: reason, usage })
@@ -110,7 +133,7 @@ fn interrupted(turn_id: &TurnId, message: &Message, spent: Spent) -> LedgerRow {
         turn_id: turn_id.clone(),
         message_id: Some(message.id.clone()),
         at: message.created_at,
-        kind: "turn",
+        kind: CallKind::Turn,
         model: message.model.clone().unwrap_or_default(),
         attempt: 1,
         outcome: "interrupted",

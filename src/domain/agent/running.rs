@@ -4,29 +4,49 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{
-    id::{ToolCallId, TurnId},
-    status::ProcessEnded,
-    tools::EndedProcess,
+use super::{clock::Clock, spending::Spending, steer::Steering};
+use crate::{
+    domain::{
+        id::{ToolCallId, TurnId},
+        permission::PermissionMode,
+        snapshot::Budget,
+    },
+    keeper::wire::Outcome,
 };
 
 /// The turn that runs.
 pub(in crate::domain) struct Running {
     id: TurnId,
     cancel: CancellationToken,
+    fate: Mutex<Fate>,
     interrupted: AtomicBool,
     ending: AtomicBool,
     done: watch::Sender<bool>,
-    ended: Arc<Mutex<Vec<EndedProcess>>>,
+    outcomes: Mutex<Vec<Arc<Outcome>>>,
     changes: Changes,
+    budget: Budget,
+    spending: Arc<Spending>,
+    steering: Steering,
+    /// Its own permission mode, if its message has one.
+    mode: OnceLock<PermissionMode>,
+    clock: Clock,
+}
+
+/// Who ends a turn: of itself and a cancel just the one that comes first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Canceled,
+    Settled,
 }
 
 /// What the tools of a turn may have changed.
@@ -61,35 +81,85 @@ impl Changes {
 }
 
 impl Running {
-    pub(in crate::domain) fn new(id: TurnId) -> Arc<Self> {
+    /// A turn that begins, how long it waits for versions at most, and what it may spend.
+    pub(in crate::domain) fn new(id: TurnId, wait: Duration, spending: Arc<Spending>) -> Arc<Self> {
         Arc::new(Self {
             id,
             cancel: CancellationToken::new(),
+            fate: Mutex::new(Fate::Open),
             interrupted: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             done: watch::channel(false).0,
-            ended: Arc::default(),
+            outcomes: Mutex::default(),
             changes: Changes::default(),
+            budget: Budget::new(wait),
+            spending,
+            steering: Steering::new(),
+            mode: OnceLock::new(),
+            clock: Clock::new(),
         })
+    }
+
+    /// Its own permission mode.
+    pub(super) fn mode(&self) -> Option<PermissionMode> {
+        self.mode.get().copied()
+    }
+
+    /// Gives it a permission mode of its own, before it begins.
+    pub(in crate::domain) fn set_mode(&self, mode: PermissionMode) {
+        let _ = self.mode.set(mode);
     }
 
     pub(in crate::domain) fn changes(&self) -> &Changes {
         &self.changes
     }
 
+    /// What it may still wait for versions.
+    pub(in crate::domain) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Measures where its time goes.
+    pub(in crate::domain) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What it may spend, and has spent.
+    pub(super) fn spending(&self) -> &Arc<Spending> {
+        &self.spending
+    }
+
+    /// What it is sent while it runs.
+    pub(in crate::domain) fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
     pub(in crate::domain) fn id(&self) -> &TurnId {
         &self.id
     }
 
-    /// Ends the turn because a client asked for it.
+    /// Ends the turn because a client asked for it. One that has come to its own end is let be, and so are its jobs.
     pub(in crate::domain) fn cancel(&self) {
-        self.cancel.cancel();
+        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        if *fate == Fate::Open {
+            *fate = Fate::Canceled;
+            self.cancel.cancel();
+        }
+    }
+
+    /// The turn has come to its own end, unless a cancel was before it; answers whether it has.
+    pub(super) fn settle(&self) -> bool {
+        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        if *fate == Fate::Open {
+            *fate = Fate::Settled;
+        }
+        *fate == Fate::Settled
     }
 
     /// Ends the turn because the server shuts down.
     pub(in crate::domain) fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Release);
-        self.cancel.cancel();
+        self.cancel();
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
@@ -119,18 +189,13 @@ impl Running {
         self.done.send_replace(true);
     }
 
-    pub(super) fn ended(&self) -> Arc<Mutex<Vec<EndedProcess>>> {
-        Arc::clone(&self.ended)
+    /// Notes what was ended with the turn.
+    pub(super) fn set_outcomes(&self, outcomes: Vec<Arc<Outcome>>) {
+        *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner) = outcomes;
     }
 
-    /// The processes that were ended with the turn.
-    pub(in crate::domain) fn processes_ended(&self) -> Vec<ProcessEnded> {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = ended.iter().map(|process| ProcessEnded {
-            pid: process.pid,
-            command: process.command.clone(),
-            how: process.how,
-        });
-        shown.collect()
+    /// What became of the processes that were ended with the turn.
+    pub(in crate::domain) fn outcomes(&self) -> Vec<Arc<Outcome>> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

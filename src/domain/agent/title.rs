@@ -1,19 +1,23 @@
 //! A title for the conversation from a small model, beside its first turn. The turn never waits for it but for a
 //! moment at its end, since what the title cost is a part of what the turn cost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    End, aside,
+    End, Running, aside,
+    clock::{Clock, Phase},
+    context,
     cost::{Metered, Outcome},
+    spending::{self, Purpose},
 };
 use crate::domain::{
     OpenCode,
     error::Error,
     event::{EventKind, SessionEvent},
-    id::{SessionId, TurnId},
+    id::SessionId,
+    ledger::CallKind,
     model::Model,
     part::{FinishReason, head},
     session::{fit_title, now},
@@ -45,6 +49,7 @@ pub(super) async fn beside(
     play: impl Future<Output = End>,
     titling: impl Future<Output = ()>,
     given_up: &CancellationToken,
+    clock: &Clock,
 ) -> End {
     tokio::pin!(play, titling);
     let end = tokio::select! {
@@ -57,6 +62,7 @@ pub(super) async fn beside(
         End::Finished(_) => PATIENCE,
         End::Failed(..) => Duration::ZERO,
     };
+    let _waiting = clock.enter(Phase::ModelWait);
     if tokio::time::timeout(patience, &mut titling).await.is_err() {
         given_up.cancel();
         // What is left is to store the row of the call.
@@ -69,7 +75,7 @@ pub(super) async fn beside(
 /// that the title stays as it is.
 pub(super) async fn make(
     domain: OpenCode,
-    turn: TurnId,
+    running: Arc<Running>,
     session: SessionId,
     model: Model,
     untitled: Untitled,
@@ -82,9 +88,14 @@ pub(super) async fn make(
     };
     let Some(small) = small else { return };
     let words = format!("<message>\n{}\n</message>", head(&untitled.words, TOLD));
+    let prompt = spending::at_most(context::tokens(SYSTEM.len() + words.len()));
     let request = aside::request(&small, SYSTEM, words, MAX_OUTPUT);
-    let call = Metered::begin(&turn, &small, "title", 1);
-    let answered = aside::ask(&call, &small, &request, &given_up).await;
+    let turn = running.id();
+    let (output, purpose) = (request.max_output_tokens, Purpose::Title);
+    let wanted = spending::Call { model: &small, prompt, output, purpose };
+    let Some(admitted) = running.spending().admit_aside(&wanted) else { return };
+    let call = Metered::begin(turn, &small, CallKind::Title, 1, admitted);
+    let answered = aside::ask(call, &small, &request, &given_up).await;
     if let Err(Some(error)) = &answered.outcome {
         tracing::debug!(turn = %turn, model = small.info.id, %error, "no title was made");
     }

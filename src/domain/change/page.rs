@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{End, FileChange, GetFileChanges};
 use crate::domain::{
     error::{Error, Result},
+    id::TurnId,
     list::{DEFAULT_LIMIT, MAX_LIMIT, Pagination},
     part::json_len,
     version::{PathReason, shown},
@@ -66,24 +67,32 @@ impl Asked {
     }
 
     /// The changes of one page.
-    pub(super) fn page(&self, compared: &Compared<'_>) -> std::io::Result<Answer> {
+    pub(super) fn page(&self, compared: &Compared<'_>) -> Answer {
         let list = &compared.list;
         let rest = list.iter().filter(|found| self.after.as_ref().is_none_or(|after| found.path > *after));
-        let complete = list.iter().all(|found| compared.is_within(found, MAX_TEXT as u64));
+        let mut complete =
+            compared.submodules.is_empty() && list.iter().all(|found| compared.is_within(found, MAX_TEXT as u64));
+        let mut left_out = left_out(compared);
+        let gone = |path: &[u8]| PathReason { path: shown(path), reason: "gone".into() };
+        left_out.extend(list.iter().filter(|found| compared.is_gone(found)).map(|found| gone(&found.path)));
         let (mut changes, mut bytes) = (Vec::new(), 0);
         let mut rest = rest.peekable();
         while let Some(found) = rest.next_if(|_| changes.len() < self.limit as usize) {
-            let contents = compared.contents(found, MAX_TEXT)?;
+            let contents = compared.contents(found, MAX_TEXT);
+            if contents.gone {
+                complete = false;
+                left_out.push(gone(&found.path));
+            }
             let texts = [&contents.old, &contents.new, &contents.diff];
             bytes += texts.into_iter().flatten().map(|text| json_len(text)).sum::<usize>() + 500;
             if bytes > MAX_PAGE && !changes.is_empty() {
                 let next = changes.last().map(|(path, _): &(Vec<u8>, FileChange)| path.clone());
-                return Ok(self.answer(list.len(), changes, next, complete));
+                return Answer { left_out, ..self.answer(list.len(), changes, next, complete) };
             }
             changes.push((found.path.clone(), FileChange::new(found, contents)));
         }
         let next = rest.peek().and_then(|_| changes.last()).map(|(path, _)| path.clone());
-        Ok(self.answer(list.len(), changes, next, complete))
+        Answer { left_out, ..self.answer(list.len(), changes, next, complete) }
     }
 
     fn answer(
@@ -99,16 +108,21 @@ impl Asked {
         Answer { changes, pagination, complete, left_out: Vec::new(), patch: None }
     }
 
-    pub(super) fn patch(&self, compared: &Compared<'_>) -> std::io::Result<Answer> {
-        let patch = compared.patch(MAX_PATCH)?;
-        let left_out: Vec<PathReason> = patch
-            .left_out
-            .iter()
-            .map(|(path, why)| PathReason { path: shown(path), reason: (*why).to_owned() })
-            .collect();
+    pub(super) fn patch(&self, compared: &Compared<'_>) -> Answer {
+        let patch = compared.patch(MAX_PATCH);
+        let mut left_out = left_out(compared);
+        left_out.extend(
+            patch.left_out.iter().map(|(path, why)| PathReason { path: shown(path), reason: (*why).to_owned() }),
+        );
         let answer = self.answer(compared.list.len(), Vec::new(), None, left_out.is_empty());
-        Ok(Answer { left_out, patch: Some(patch.text), ..answer })
+        Answer { left_out, patch: Some(patch.text), ..answer }
     }
+}
+
+/// What no change is told of.
+fn left_out(compared: &Compared<'_>) -> Vec<PathReason> {
+    let submodules = compared.submodules.iter();
+    submodules.map(|path| PathReason { path: shown(path), reason: "submodule".into() }).collect()
 }
 
 impl FileChange {
@@ -134,17 +148,30 @@ impl FileChange {
     }
 }
 
-/// The same for the same question about the same trees, through whichever door it came.
+/// What an answer depends on beside the question and the trees.
+pub(super) struct Beside<'a> {
+    /// The newest version: with each new one files may have another origin.
+    pub(super) current: String,
+    /// Whether a rule keeps anything out.
+    pub(super) ignores: bool,
+    /// What the user's git takes for unchanged, where it is asked.
+    pub(super) git: Option<&'a [u8; 32]>,
+    /// The turn whose changes have no version yet.
+    pub(super) running: Option<&'a TurnId>,
+}
+
+/// The same for the same answer, through whichever door the question came.
 pub(super) fn etag(
     ask: &Ask,
     asked: &Asked,
     wish: &GetFileChanges,
     (since, until): (&End, &End),
-    current: &str,
+    beside: &Beside<'_>,
 ) -> String {
     let asked = format!("{ask:?} {} {:?} {}", asked.limit, asked.after, wish.partial);
     let ends = format!("{} {:?} {} {:?}", since.tree, since.lacks, until.tree, until.lacks);
-    let names = format!("{:?} {:?} {current}", since.name, until.name);
+    let Beside { current, ignores, git, running } = beside;
+    let names = format!("{:?} {:?} {current} {ignores} {git:?} {running:?}", since.name, until.name);
     let hash = Sha256::digest(format!("{asked}\n{ends}\n{names}"));
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,9 +5,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::{
-    id::{MessageId, ToolCallId},
+    id::{MessageId, PermissionId, ToolCallId},
     message::Message,
     part::FinishReason,
+    permission::{Permission, PermissionDecision, PermissionResolver},
     session::Session,
     status::Activity,
     usage::Usage,
@@ -172,6 +173,32 @@ pub struct ContextCompacted {
     /// Where only old tool output is left out: the first message whose output the model is still told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_from_message_id: Option<MessageId>,
+}
+
+/// A tool call waits for a permission.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PermissionRequested {
+    /// The request.
+    pub permission: Permission,
+}
+
+/// What was decided about a tool call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PermissionResolved {
+    /// The request that does not wait any more; absent where nothing was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission_id: Option<PermissionId>,
+    /// The decision.
+    pub decision: PermissionDecision,
+    /// By whom or what.
+    pub by: PermissionResolver,
+    /// What the client said about its decision, or which rule or mode it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The tool call.
+    pub tool_call_id: ToolCallId,
+    /// The tool.
+    pub tool_name: String,
 }
 
 /// The agent's status changed.

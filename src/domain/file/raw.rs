@@ -74,6 +74,7 @@ impl OpenCode {
     pub async fn write_raw(&self, wish: WriteRaw) -> Result<Upload> {
         let WriteRaw { path, size, create_dirs, conditions } = wish;
         self.check_file_size(size.unwrap_or(0))?;
+        self.0.store.refuse_when_full()?;
         let path = self.0.workspace.for_client_bytes(&path)?;
         let checks = conditions.checks()?;
         let begin = {
@@ -121,6 +122,7 @@ impl Upload {
     /// Puts the file in its place, if the conditions hold still.
     pub async fn finish(mut self) -> Result<FileWritten> {
         self.store().await?;
+        self.domain.0.store.refuse_when_full()?;
         let Some(incoming) = self.incoming.take() else { return Err(broken()) };
         let (domain, path, create_dirs, checks) =
             (self.domain.clone(), self.path.clone(), self.create_dirs, self.checks.clone());

@@ -67,7 +67,8 @@ impl OpenCode {
     ///
     /// `not_found`: its directory is missing and `create_dirs` is not set. `already_exists`: a directory is in the way,
     /// or a file is where a directory is needed. `precondition_failed`: a condition does not hold. `too_large`: over
-    /// the limit for files. `insufficient_storage`: the disk is full, and the old content is there as it was.
+    /// the limit for files. `insufficient_storage`: the disk of the workspace or of the log is full, and the old content is
+    /// there as it was.
     pub async fn write_file(&self, wish: WriteFile) -> Result<FileWritten> {
         let WriteFile { path, content, create_dirs, conditions } = wish;
         let content = match content {
@@ -79,6 +80,7 @@ impl OpenCode {
             }
         };
         self.check_file_size(content.len() as u64)?;
+        self.0.store.refuse_when_full()?;
         let path = self.0.workspace.for_client_bytes(&path)?;
         let checks = conditions.checks()?;
         let domain = self.clone();
@@ -98,12 +100,14 @@ impl OpenCode {
     /// Deletes a file of the workspace, a link itself, or a directory.
     ///
     /// `already_exists`: the directory is not empty and `recursive` is not set. `permission_denied`: it is the workspace
-    /// itself, lies in a `.git`, or is a directory with a `.git` anywhere in it.
+    /// itself, lies in a `.git`, or is a directory with a `.git`, or anything that cannot be read, anywhere in it.
+    /// `insufficient_storage`: the log takes no event that could tell of it.
     pub async fn delete_file(&self, wish: DeleteFile) -> Result<()> {
         let DeleteFile { path, recursive, conditions } = wish;
         if path.is_empty() || path == b"." {
             return Err(Error::new(Code::PermissionDenied, "the workspace itself is not deleted"));
         }
+        self.0.store.refuse_when_full()?;
         let path = self.0.workspace.for_client_bytes(&path)?;
         let checks = conditions.checks()?;
         let domain = self.clone();

@@ -113,17 +113,27 @@ impl Taken {
 
     /// Stores it by itself.
     pub(in crate::domain) async fn record(self, domain: &OpenCode) -> Result<VersionRow> {
-        self.record_and_hold(domain).await.map(|(row, _)| row)
+        self.record_with(domain, Batch::new()).await
+    }
+
+    /// Stores it with what belongs to it, in one act.
+    pub(in crate::domain) async fn record_with(self, domain: &OpenCode, batch: Batch) -> Result<VersionRow> {
+        self.store(domain, batch).await.map(|(row, _)| row)
     }
 
     /// Stores it by itself, and keeps everybody else from taking one until the next is taken by this.
-    pub(in crate::domain) async fn record_and_hold(mut self, domain: &OpenCode) -> Result<(VersionRow, Hold)> {
-        let mut batch = self.add_to(Batch::new(), None);
+    pub(in crate::domain) async fn record_and_hold(self, domain: &OpenCode) -> Result<(VersionRow, Hold)> {
+        self.store(domain, Batch::new()).await
+    }
+
+    async fn store(mut self, domain: &OpenCode, batch: Batch) -> Result<(VersionRow, Hold)> {
+        let mut batch = self.add_to(batch, None);
         if let Some(began) = &self.turn {
             batch = batch.version_before(&began.turn_id, self.row.id);
         }
-        if self.version.is_some() || self.turn.is_some() {
-            domain.0.store.append(batch).await?;
+        if !batch.is_empty() {
+            let stored = domain.0.store.append(batch).await;
+            stored.inspect_err(|_| domain.0.snapshots.failed.notify_one())?;
         }
         Ok(self.settle(domain))
     }

@@ -1,16 +1,20 @@
 //! The log as bus: one SQLite file, one writer thread, a shared tail in memory, and readers that are cursors.
 //! The only files with SQL are here.
 
+mod keys;
 mod ledger;
 mod lock;
 mod message_rows;
+mod permission_rows;
 mod project;
 mod read;
 mod schema;
 mod subscription;
 mod tail;
+mod turn_rows;
 mod upkeep;
 mod version_rows;
+mod waiting;
 mod writer;
 
 use std::{
@@ -24,17 +28,22 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use keys::{Accepted, FoundKey, NewKey};
 pub(super) use ledger::LedgerRow;
+pub(crate) use permission_rows::PermissionRow;
 pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
 pub(crate) use subscription::{Filter, Start};
 pub use subscription::{Item, Subscription};
 pub use tail::Logged;
 pub(crate) use version_rows::{NewVersion, VersionRow};
+pub(crate) use waiting::{QueuedTurn, QueuedWish};
 
 use super::{
     error::{Code, Error, Result},
     event::EventKind,
     id::TurnId,
+    message::Message,
+    timeline::Timeline,
 };
 use read::Readers;
 use tail::Tail;
@@ -65,6 +74,8 @@ struct Shared {
     tail: Tail,
     /// The number of the last event that is shown, and whether the log takes events.
     head: watch::Sender<Head>,
+    /// How many batches were not stored.
+    refused: watch::Sender<u64>,
     /// The first event that the log still holds; 1 for a log that has dropped nothing.
     floor: AtomicU64,
     /// This start's epoch.
@@ -106,16 +117,36 @@ enum Entry {
         turn_id: TurnId,
         version: u64,
     },
+    /// Where the time of a turn went that ends in the same transaction.
+    Timeline {
+        turn_id: TurnId,
+        timeline: Box<Timeline>,
+    },
     /// Versions that are given up.
     Forget(Vec<u64>),
     /// What the model of the next turn is told.
     Note(String),
+    Permission(PermissionRow),
+    /// The key under which a request was accepted.
+    Key(Box<NewKey>),
+    /// A turn that waits for the one before it.
+    Queue(Box<QueuedTurn>),
+    /// A message that waits for the running turn to take it.
+    Steer {
+        turn_id: TurnId,
+        message: Box<Message>,
+    },
 }
 
 impl Batch {
     /// An empty batch.
     pub(super) fn new() -> Self {
         Self { entries: Vec::new(), ending: false }
+    }
+
+    /// Whether there is nothing to append.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Adds an event; `turn_id` names the turn behind it.
@@ -142,15 +173,45 @@ impl Batch {
         self
     }
 
+    /// Notes where a turn's time went, before the event of its end.
+    pub(super) fn timeline(mut self, turn_id: &TurnId, timeline: Timeline) -> Self {
+        self.entries.push(Entry::Timeline { turn_id: turn_id.clone(), timeline: Box::new(timeline) });
+        self
+    }
+
     /// Notes what the model of the next turn is told.
     pub(super) fn note(mut self, words: String) -> Self {
         self.entries.push(Entry::Note(words));
         self
     }
 
+    /// Adds the key under which what is in here was accepted, if there is one.
+    pub(super) fn key(mut self, key: Option<NewKey>) -> Self {
+        self.entries.extend(key.map(|key| Entry::Key(Box::new(key))));
+        self
+    }
+
+    /// Adds a turn that waits for the one before it.
+    pub(super) fn queue(mut self, queued: QueuedTurn) -> Self {
+        self.entries.push(Entry::Queue(Box::new(queued)));
+        self
+    }
+
+    /// Adds a message that waits for the turn to take it: until it is created, or the turn ends.
+    pub(super) fn steer(mut self, turn_id: &TurnId, message: Message) -> Self {
+        self.entries.push(Entry::Steer { turn_id: turn_id.clone(), message: Box::new(message) });
+        self
+    }
+
     /// Gives versions up.
     pub(super) fn forget(mut self, versions: Vec<u64>) -> Self {
         self.entries.push(Entry::Forget(versions));
+        self
+    }
+
+    /// Adds what is stored of permissions beside events.
+    pub(super) fn permission(mut self, row: PermissionRow) -> Self {
+        self.entries.push(Entry::Permission(row));
         self
     }
 
@@ -163,8 +224,9 @@ impl Batch {
     fn is_act(&self) -> bool {
         self.entries.iter().any(|entry| match entry {
             Entry::Event { kind, .. } => kind.is_act(),
-            Entry::Ledger(_) | Entry::Version(_) | Entry::Forget(_) | Entry::Note(_) => true,
-            Entry::VersionBefore { .. } => false,
+            Entry::Ledger(_) | Entry::Version(_) | Entry::Forget(_) | Entry::Note(_) | Entry::Key(_) => true,
+            Entry::Permission(_) | Entry::Queue(_) | Entry::Steer { .. } => true,
+            Entry::VersionBefore { .. } | Entry::Timeline { .. } => false,
         })
     }
 }
@@ -187,13 +249,20 @@ impl Store {
     /// Appends a batch: when this answers, all of it is committed and shown. The answer is the number of the last
     /// event in it, or of the last event of the log where it had none.
     pub(super) async fn append(&self, batch: Batch) -> Result<u64> {
+        self.begin_append(batch).await?.done().await
+    }
+
+    /// Hands a batch to the writer. Who asks what came of it only when that is known already is not woken for it; that
+    /// it may not have been stored is heard of by [`Store::refusals`].
+    pub(super) async fn begin_append(&self, batch: Batch) -> Result<Appending> {
         let (done, answer) = oneshot::channel();
-        let gone = || Error::internal("the log's writer has ended");
-        self.0.commands.send(writer::Command { batch, done }).await.map_err(|_| gone())?;
-        match answer.await.map_err(|_| gone())? {
-            Ok(seq) => Ok(seq),
-            Err(failure) => Err(failure.into()),
-        }
+        self.0.commands.send(writer::Command { batch, done }).await.map_err(|_| writer_gone())?;
+        Ok(Appending(answer))
+    }
+
+    /// Changes when a batch was not stored, whosever it was.
+    pub(super) fn refusals(&self) -> watch::Receiver<u64> {
+        self.0.shared.refused.subscribe()
     }
 
     /// Runs reads in one transaction, off the runtime.
@@ -217,10 +286,33 @@ impl Store {
         self.0.shared.head.borrow().health
     }
 
+    /// Refuses what somebody would have to be told of while the log takes no event.
+    pub(super) fn refuse_when_full(&self) -> Result<()> {
+        match self.health() {
+            Health::Writable => Ok(()),
+            Health::Full => Err(AppendError::Full.into()),
+        }
+    }
+
     /// The first event that the log still holds.
     fn floor(&self) -> u64 {
         self.0.shared.floor.load(Ordering::Acquire)
     }
+}
+
+/// A batch on its way into the log.
+#[must_use = "whether it was stored has to be asked"]
+pub(super) struct Appending(oneshot::Receiver<std::result::Result<u64, AppendError>>);
+
+impl Appending {
+    /// As [`Store::append`] answers.
+    pub(super) async fn done(self) -> Result<u64> {
+        Ok(self.0.await.map_err(|_| writer_gone())??)
+    }
+}
+
+fn writer_gone() -> Error {
+    Error::internal("the log's writer has ended")
 }
 
 /// Why a batch was not stored. Nothing of it is.

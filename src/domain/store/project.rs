@@ -4,16 +4,20 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::read::{AgentRow, ContextRow};
+use super::{
+    permission_rows,
+    read::{AgentRow, ContextRow},
+    turn_rows, waiting,
+};
 use crate::domain::{
     cursor::Cursor,
-    event::{EventKind, MessageEvent, SessionEvent, ToolCallCompleted, TurnStarted},
+    event::{EventKind, MessageEvent, SessionEvent, ToolCallCompleted},
     id::{MessageId, TurnId},
     message::{Message, Role},
     part::{Part, ToolResult},
     status::Activity,
-    turn::{Turn, TurnStatus},
-    usage::{Spent, Usage},
+    turn::TurnStatus,
+    usage::Spent,
 };
 
 /// Set in `meta` while content that was deleted may still be found in the files.
@@ -31,6 +35,13 @@ pub(super) struct At<'a> {
     pub(super) turn_id: Option<&'a TurnId>,
 }
 
+impl<'a> At<'a> {
+    /// For what is noted without an event.
+    pub(super) fn nowhere(turn_id: &'a TurnId) -> Self {
+        Self { cursor: Cursor { epoch: 0, seq: 0 }, at: Timestamp::UNIX_EPOCH, turn_id: Some(turn_id) }
+    }
+}
+
 /// Writes what follows from an event. Answers the event as it is logged, and the new floor if it moves one.
 pub(super) fn apply(
     tx: &Transaction<'_>,
@@ -43,8 +54,9 @@ pub(super) fn apply(
         EventKind::SessionUpdated(event) => EventKind::SessionUpdated(put_session(tx, event)?),
         EventKind::SessionReset(event) => {
             delete_messages(tx)?;
+            tx.execute_batch("DELETE FROM queued; DELETE FROM steered")?;
             // A title may be made of a message's words, and nobody can read the old session any more.
-            tx.execute("UPDATE sessions SET title = ''", [])?;
+            tx.execute_batch("UPDATE sessions SET title = ''; DELETE FROM grants")?;
             // The new session has no baseline before its own is there, whatever happens until then.
             tx.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [NOTES, super::version_rows::BASELINE])?;
             put(tx, ERASE, &true)?;
@@ -56,7 +68,12 @@ pub(super) fn apply(
             put(tx, ERASE, &true)?;
             return Ok((EventKind::MessagesCleared(event), Some(seq)));
         }
-        EventKind::MessageCreated(event) => EventKind::MessageCreated(put_message(tx, here, event.message)?),
+        EventKind::MessageCreated(event) => {
+            if event.message.role == Role::User {
+                waiting::taken(tx, &event.message.id)?;
+            }
+            EventKind::MessageCreated(put_message(tx, here, event.message)?)
+        }
         EventKind::MessageUpdated(event) => EventKind::MessageUpdated(put_message(tx, here, event.message)?),
         other => {
             follow(tx, here, &other)?;
@@ -86,6 +103,8 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
         | EventKind::ModelRetry(_)
         | EventKind::ModelChanged(_)
         | EventKind::ContextCompacted(_)
+        | EventKind::PermissionRequested(_)
+        | EventKind::PermissionResolved(_)
         | EventKind::AgentStatusChanged(_)
         | EventKind::FilesChanged(_)
         | EventKind::TurnFailed(_)
@@ -95,14 +114,14 @@ pub(super) fn grows(kind: &EventKind) -> Option<&MessageId> {
 
 fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Result<()> {
     match kind {
-        EventKind::TurnStarted(event) => start_turn(tx, here, event),
-        EventKind::TurnFailed(error) => change_turn(tx, here, |turn| turn.error = Some(error.clone())),
+        EventKind::TurnStarted(event) => turn_rows::start_turn(tx, here, event),
+        EventKind::TurnFailed(error) => turn_rows::change_turn(tx, here, |turn| turn.error = Some(error.clone())),
         EventKind::MessageCompleted(event) => {
             // A summary is no answer.
             if context(tx)?.summary.as_ref() == Some(&event.message_id) {
                 return Ok(());
             }
-            change_turn(tx, here, |turn| turn.message_id = Some(event.message_id.clone()))
+            turn_rows::change_turn(tx, here, |turn| turn.message_id = Some(event.message_id.clone()))
         }
         EventKind::ContextCompacted(event) => {
             let row = match (&event.summary_message_id, &event.kept_from_message_id) {
@@ -113,15 +132,24 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
         }
         EventKind::TurnCompleted(event) => {
             touch(tx, here.at)?;
-            change_turn(tx, here, |turn| {
+            turn_rows::change_turn(tx, here, |turn| {
                 turn.status = TurnStatus::Completed;
                 turn.finish_reason = Some(event.finish_reason);
                 turn.message_id.clone_from(&event.message_id);
                 turn.version_before.clone_from(&event.version_before);
                 turn.version_after.clone_from(&event.version_after);
                 turn.finished_at = Some(here.at);
+                if let (Some(timeline), Some(started)) = (&mut turn.timeline, turn.started_at) {
+                    timeline.close(turn.created_at, started, here.at);
+                }
                 turn.last_cursor = Some(here.cursor.to_string());
             })?;
+            // One that never ran takes nothing from the one that does.
+            let running = get::<AgentRow>(tx, "agent")?.and_then(|agent| agent.turn_id);
+            if running.as_ref() != here.turn_id {
+                return here.turn_id.map_or(Ok(()), |id| waiting::dequeue(tx, id));
+            }
+            turn_rows::count_time(tx, here)?;
             tx.execute("DELETE FROM meta WHERE key = ?1", [NOTES])?;
             change_agent(tx, |agent| {
                 agent.turn_id = None;
@@ -129,10 +157,13 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
             })
         }
         EventKind::AgentStatusChanged(event) => change_agent(tx, |agent| {
+            // Who waits for a permission, and goes on, still runs its tools.
+            if ![agent.status, event.status].contains(&Activity::WaitingPermission) {
+                agent.tools.clear();
+            }
             agent.status = event.status;
             agent.operation.clone_from(&event.current_operation);
             agent.since = Some(here.at);
-            agent.tools.clear();
         }),
         EventKind::ToolCallStarted(event) => change_agent(tx, |agent| {
             agent.tools.push((event.tool_call_id.clone(), event.tool_name.clone()));
@@ -141,6 +172,8 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
             put_result(tx, event)?;
             change_agent(tx, |agent| agent.tools.retain(|(id, _)| *id != event.tool_call_id))
         }
+        EventKind::PermissionRequested(event) => permission_rows::request(tx, &event.permission),
+        EventKind::PermissionResolved(event) => permission_rows::resolve(tx, here, event),
         EventKind::ModelChanged(event) => put(tx, "model", &event.model),
         EventKind::MessageDeleted(event) => delete_message(tx, &event.message_id),
         EventKind::ContentDelta(_)
@@ -162,7 +195,8 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
 fn put_session(tx: &Transaction<'_>, event: SessionEvent) -> rusqlite::Result<SessionEvent> {
     let session = event.session;
     tx.prepare_cached(
-        "INSERT INTO sessions (id, title, created_at, updated_at, spent) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO sessions (id, title, created_at, updated_at, spent, permission_mode)
+         VALUES (?1, ?2, ?3, ?4, ?5, (SELECT permission_mode FROM sessions ORDER BY ord DESC LIMIT 1))
          ON CONFLICT (id) DO UPDATE SET title = excluded.title, updated_at = excluded.updated_at",
     )?
     .execute(params![
@@ -269,8 +303,7 @@ pub(super) fn role(role: Role) -> &'static str {
 }
 
 fn delete_messages(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM parts", [])?;
-    tx.execute("DELETE FROM messages", [])?;
+    tx.execute_batch("DELETE FROM parts; DELETE FROM messages; DELETE FROM permissions")?;
     tx.execute("DELETE FROM meta WHERE key = ?1", [CONTEXT])?;
     tx.execute(
         "UPDATE sessions SET user_messages = 0, assistant_messages = 0, tool_messages = 0
@@ -292,62 +325,7 @@ fn delete_message(tx: &Transaction<'_>, id: &MessageId) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn start_turn(tx: &Transaction<'_>, here: &At<'_>, event: &TurnStarted) -> rusqlite::Result<()> {
-    let (Some(id), Some((_, session))) = (here.turn_id, current_session(tx)?) else {
-        return Ok(());
-    };
-    // The user message is the event before: the turn's view begins with it.
-    let first = Cursor { epoch: here.cursor.epoch, seq: here.cursor.seq.saturating_sub(1) };
-    let turn = Turn {
-        id: id.clone(),
-        status: TurnStatus::Running,
-        finish_reason: None,
-        error: None,
-        model: event.model.clone(),
-        user_message_id: event.user_message_id.clone(),
-        message_id: None,
-        version_before: None,
-        version_after: None,
-        usage: Usage::from(Spent::default()),
-        created_at: here.at,
-        started_at: Some(here.at),
-        finished_at: None,
-        first_cursor: first.to_string(),
-        last_cursor: None,
-    };
-    tx.prepare_cached(
-        "INSERT INTO turns (id, session, status, first_seq, turn, spent) VALUES (?1, ?2, 'running', ?3, ?4, ?5)",
-    )?
-    .execute(params![id.as_str(), session, first.seq as i64, json(&turn)?, json(&Spent::default())?])?;
-    change_agent(tx, |agent| {
-        agent.turn_id = Some(id.clone());
-        agent.model = Some(event.model.clone());
-    })
-}
-
-fn change_turn(tx: &Transaction<'_>, here: &At<'_>, change: impl FnOnce(&mut Turn)) -> rusqlite::Result<()> {
-    let Some(id) = here.turn_id else { return Ok(()) };
-    let Some(mut turn) = super::read::turn(tx, id.as_str())? else {
-        return Ok(());
-    };
-    change(&mut turn);
-    let status = match turn.status {
-        TurnStatus::Queued => "queued",
-        TurnStatus::Running => "running",
-        TurnStatus::Completed => "completed",
-    };
-    tx.prepare_cached("UPDATE turns SET status = ?2, turn = ?3 WHERE id = ?1")?
-        .execute(params![id.as_str(), status, json(&turn)?])
-        .map(drop)
-}
-
-/// Notes the version that a turn began with.
-pub(super) fn version_before(tx: &Transaction<'_>, id: &TurnId, version: u64) -> rusqlite::Result<()> {
-    let here = At { cursor: Cursor { epoch: 0, seq: 0 }, at: Timestamp::UNIX_EPOCH, turn_id: Some(id) };
-    change_turn(tx, &here, |turn| turn.version_before = Some(format!("v{version}")))
-}
-
-fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
+pub(super) fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
     let mut agent = get::<AgentRow>(tx, "agent")?.unwrap_or(AgentRow {
         status: Activity::Idle,
         operation: None,
@@ -383,6 +361,6 @@ pub(super) fn put(tx: &Transaction<'_>, key: &str, value: &impl Serialize) -> ru
     .map(drop)
 }
 
-fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }

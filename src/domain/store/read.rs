@@ -11,11 +11,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Store, project, schema, tail::Logged};
+use super::{Store, permission_rows, project, schema, tail::Logged};
 use crate::domain::{
     cursor::Cursor,
     event::{Event, EventKind, EventType},
     id::{MessageId, SessionId, ToolCallId, TurnId},
+    permission::PermissionMode,
     session::{Session, SessionStats},
     status::Activity,
     turn::{Turn, TurnStatus},
@@ -105,6 +106,7 @@ pub(super) struct SessionRow {
     spent: Spent,
     models: Vec<String>,
     summary: Option<MessageId>,
+    permission_mode: PermissionMode,
 }
 
 /// What the agent does, as the log has it.
@@ -223,7 +225,10 @@ impl Snapshot<'_> {
         let more = rows.len() > page.limit as usize;
         rows.truncate(page.limit as usize);
         let next = if more { rows.last().map(|(_, ord)| *ord) } else { None };
-        Ok(Page { items: rows.into_iter().map(|(turn, _)| turn).collect(), total: total as u64, next })
+        let mut turns: Vec<Turn> = rows.into_iter().map(|(turn, _)| turn).collect();
+        // A page of them is to stay below its bound.
+        turns.iter_mut().filter_map(|turn| turn.timeline.as_mut()).for_each(|timeline| timeline.tools.clear());
+        Ok(Page { items: turns, total: total as u64, next })
     }
 
     /// The tool calls of a turn that began and have no end, with their numbers, oldest first.
@@ -311,6 +316,7 @@ impl SessionRow {
             cost: usage.cost,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            permission_mode: self.permission_mode,
         }
     }
 }
@@ -319,8 +325,8 @@ pub(super) fn session(connection: &Connection) -> rusqlite::Result<Option<Sessio
     let summary = project::context(connection)?.summary;
     connection
         .prepare_cached(
-            "SELECT id, title, created_at, updated_at, user_messages, assistant_messages, tool_messages, spent, models
-             FROM sessions ORDER BY ord DESC LIMIT 1",
+            "SELECT id, title, created_at, updated_at, user_messages, assistant_messages, tool_messages, spent, models,
+             permission_mode FROM sessions ORDER BY ord DESC LIMIT 1",
         )?
         .query_row([], |row| {
             let count = |index| row.get::<_, i64>(index).map(|count| count.max(0) as u64);
@@ -333,6 +339,7 @@ pub(super) fn session(connection: &Connection) -> rusqlite::Result<Option<Sessio
                 spent: parse(&row.get::<_, String>(7)?)?,
                 models: parse(&row.get::<_, String>(8)?)?,
                 summary: summary.clone(),
+                permission_mode: permission_rows::mode(connection, row.get(9)?)?,
             })
         })
         .optional()

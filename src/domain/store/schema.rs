@@ -4,11 +4,13 @@ use rusqlite::Connection;
 
 use super::OpenError;
 
-/// The format that this binary reads and writes; a file of a higher one is refused.
-const VERSION: i64 = 2;
-
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What makes each format of the one before it, the first of an empty file. This binary reads and writes the last; a file
+/// of a higher one is refused. A step that was shipped is never edited: what comes is one more.
+const STEPS: [&str; 7] = [TABLES, VERSIONS, LEDGER, KEYS, BUDGETS, WAITING, PERMISSIONS];
+const VERSION: i64 = STEPS.len() as i64;
 
 const TABLES: &str = "
 -- One row per key: the chosen model, what the agent does, whether content is still to be erased.
@@ -26,7 +28,7 @@ CREATE TABLE sessions (
 -- view: the message as events and lists show it, with the event that wrote it; later deltas are folded in when read.
 CREATE TABLE messages (
   ord INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, role TEXT NOT NULL, open INTEGER NOT NULL,
-  view TEXT NOT NULL);
+  view TEXT NOT NULL, seq INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX messages_by_role ON messages (role, ord);
 -- Parts whose whole is more than the view shows.
 CREATE TABLE parts (
@@ -45,8 +47,9 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_by_session ON ledger (session, id);
 ";
 
-/// What format 2 has beside format 1, where messages had a number that nobody has read.
 const VERSIONS: &str = "
+-- Nobody has read it.
+ALTER TABLE messages DROP COLUMN seq;
 -- One row per version of the workspace; lacks: what it says nothing about. A number is never used again.
 CREATE TABLE versions (
   id INTEGER PRIMARY KEY AUTOINCREMENT, tree TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, cause TEXT NOT NULL,
@@ -56,7 +59,60 @@ CREATE TABLE origins (
   path BLOB PRIMARY KEY, version INTEGER NOT NULL, cause TEXT NOT NULL, at TEXT NOT NULL, turn TEXT, tool_call TEXT)
   WITHOUT ROWID;
 ";
-const FROM_1: &str = "ALTER TABLE messages DROP COLUMN seq";
+
+const LEDGER: &str = "
+-- Whether cost is all of it: price and tokens were known. Of older rows this follows from what came of them.
+ALTER TABLE ledger ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+UPDATE ledger SET complete = cost IS NOT NULL AND CASE
+  WHEN outcome = 'ok' THEN prompt + completion > 0
+  ELSE outcome IN ('provider_error', 'provider_unavailable') AND message IS NULL AND prompt + completion = 0 END;
+CREATE INDEX ledger_by_turn ON ledger (turn, id);
+-- Was dollars for a million tokens, a missing cache price being that of input; now picodollars for a token.
+UPDATE ledger SET price = json_object(
+  'input', CAST(ROUND(price ->> 'input' * 1e6) AS INTEGER),
+  'output', CAST(ROUND(price ->> 'output' * 1e6) AS INTEGER),
+  'cache_read', CAST(ROUND(COALESCE(price ->> 'cache_read', price ->> 'input') * 1e6) AS INTEGER),
+  'cache_write', CAST(ROUND(COALESCE(price ->> 'cache_write', price ->> 'input') * 1e6) AS INTEGER))
+  WHERE price IS NOT NULL;
+";
+
+const KEYS: &str = "
+-- One row per idempotency key: what was accepted under it, where the log then stood, and a hash of the request. A turn
+-- is joined by its id, any other answer is given again.
+CREATE TABLE keys (
+  key TEXT PRIMARY KEY, at INTEGER NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, fingerprint BLOB NOT NULL,
+  turn TEXT, answer TEXT) WITHOUT ROWID;
+CREATE INDEX keys_by_age ON keys (at);
+";
+
+const BUDGETS: &str = "
+-- Wall time of all turns of the session that have ended.
+ALTER TABLE sessions ADD COLUMN busy_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET busy_ms = (SELECT COALESCE(SUM(CAST(ROUND(86400000 *
+  (julianday(turn ->> 'finished_at') - julianday(turn ->> 'started_at'))) AS INTEGER)), 0)
+  FROM turns WHERE session = sessions.id AND status = 'completed');
+UPDATE sessions SET spent = json_set(spent, '$.calls', (SELECT COUNT(*) FROM ledger
+  WHERE session = sessions.id AND NOT (complete AND prompt + completion = 0 AND outcome <> 'ok')));
+";
+
+const WAITING: &str = "
+-- What a turn with status queued begins with, in order.
+CREATE TABLE queued (ord INTEGER PRIMARY KEY AUTOINCREMENT, turn TEXT NOT NULL UNIQUE, wish TEXT NOT NULL);
+-- Messages for a running turn that it has not taken yet, in order. Those that are left at its end are created then.
+CREATE TABLE steered (
+  ord INTEGER PRIMARY KEY AUTOINCREMENT, turn TEXT NOT NULL, message TEXT NOT NULL UNIQUE, content TEXT NOT NULL);
+";
+
+const PERMISSIONS: &str = "
+-- The session's own mode; NULL: as the server is set.
+ALTER TABLE sessions ADD COLUMN permission_mode TEXT;
+-- One row per request, the newest ones.
+CREATE TABLE permissions (
+  ord INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, open INTEGER NOT NULL, permission TEXT NOT NULL);
+CREATE INDEX permissions_open ON permissions (ord) WHERE open;
+-- What was allowed until the session is reset.
+CREATE TABLE grants (session TEXT NOT NULL, granted TEXT NOT NULL, PRIMARY KEY (session, granted)) WITHOUT ROWID;
+";
 
 /// Opens the writer's connection and brings the file up to date.
 pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
@@ -69,17 +125,14 @@ pub(super) fn open(file: &std::path::Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "cache_size", -1024)?;
     connection.set_prepared_statement_cache_capacity(64);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let change = match found {
-        0 => TABLES,
-        1 => FROM_1,
-        VERSION => return Ok(connection),
-        _ => return Err(OpenError::Newer { found, known: VERSION }),
-    };
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(change)?;
-    transaction.execute_batch(VERSIONS)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()?;
+    let missing = usize::try_from(found).ok().and_then(|done| STEPS.get(done..));
+    let missing = missing.ok_or(OpenError::Newer { found, known: VERSION })?;
+    if !missing.is_empty() {
+        let transaction = connection.transaction()?;
+        missing.iter().try_for_each(|step| transaction.execute_batch(step))?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
+    }
     Ok(connection)
 }
 
@@ -100,20 +153,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_format_1_becomes_a_current_one() {
+    fn a_file_of_each_older_format_becomes_a_current_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("log");
-        let old = Connection::open(&file).expect("a file");
-        old.execute_batch(TABLES).expect("tables");
-        old.execute_batch("ALTER TABLE messages ADD COLUMN seq INTEGER NOT NULL DEFAULT 0").expect("a column");
-        old.pragma_update(None, "user_version", 1).expect("a version");
-        drop(old);
-        let insert = "INSERT INTO messages (id, role, open, view) VALUES ('a', 'user', 0, '{}')";
-        for _ in 0..2 {
-            let current = open(&file).expect("it opens");
-            assert!(current.prepare("SELECT seq FROM messages").is_err());
-            current.execute_batch("DELETE FROM messages").expect("a table");
-            current.execute_batch(insert).expect("a row");
+        let tables = |connection: &Connection| -> Vec<String> {
+            let sql = "SELECT name || ': ' || sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+            let mut statement = connection.prepare(sql).expect("a statement");
+            statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("names")
+        };
+        let fresh = tables(&open(&folder.path().join("fresh")).expect("it opens"));
+        for format in 1..STEPS.len() {
+            let file = folder.path().join(format.to_string());
+            let old = Connection::open(&file).expect("a file");
+            STEPS[..format].iter().for_each(|step| old.execute_batch(step).expect("a step"));
+            old.pragma_update(None, "user_version", format as i64).expect("a version");
+            drop(old);
+            for _ in 0..2 {
+                assert_eq!(tables(&open(&file).expect("it opens")), fresh, "from format {format}");
+            }
         }
     }
 }

@@ -10,8 +10,9 @@ use super::{Head, Health, Store, read::has_ended, tail::Logged};
 use crate::domain::{
     cursor::{Cursor, ResyncReason},
     error::{Code, Error, Result},
-    event::EventType,
+    event::{Event, EventKind, EventType, TurnCompleted},
     id::TurnId,
+    turn::Turn,
 };
 
 /// How often a stream says where it stands, whatever else is sent.
@@ -59,6 +60,8 @@ pub struct Subscription {
     ready: VecDeque<Arc<Logged>>,
     heartbeat: Instant,
     state: State,
+    /// Held as long as somebody reads.
+    kept: Vec<Box<dyn Send + Sync>>,
 }
 
 enum State {
@@ -67,6 +70,8 @@ enum State {
     /// Nothing was said yet, and the turn that is followed begins behind the place: it cannot have ended before it.
     BeforeTurn,
     Following,
+    /// The turn that is followed has ended, and the log no longer holds that: it is told from the turn's row.
+    Told(Box<Turn>),
     Ended,
 }
 
@@ -125,6 +130,7 @@ impl Store {
             ready: VecDeque::new(),
             heartbeat: Instant::now() + HEARTBEAT,
             state,
+            kept: Vec::new(),
         }
     }
 
@@ -162,6 +168,12 @@ impl Store {
 }
 
 impl Subscription {
+    /// Keeps something as long as somebody reads.
+    pub(crate) fn keeping(mut self, kept: Option<impl Send + Sync + 'static>) -> Self {
+        self.kept.extend(kept.map(|kept| Box::new(kept) as _));
+        self
+    }
+
     /// The last event considered.
     pub fn position(&self) -> Cursor {
         self.position
@@ -206,22 +218,25 @@ impl Subscription {
 
     /// What comes next of what is stored already; `None` when all of it was considered, and at the end.
     pub async fn next_stored(&mut self) -> Option<Item> {
-        match self.state {
-            State::Ended => return None,
+        match std::mem::replace(&mut self.state, State::Following) {
+            State::Ended => {
+                self.state = State::Ended;
+                return None;
+            }
+            State::Told(turn) => {
+                self.state = State::Ended;
+                return told(&turn, self.position)
+                    .filter(|event| self.wants(event))
+                    .map(|event| Item::Event(Arc::new(event)));
+            }
             State::Begin(resync) => {
-                self.state = State::Following;
-                if self.turn_is_over(resync.is_some()).await {
-                    self.state = State::Ended;
-                }
+                self.end_with_turn(resync.is_some()).await;
                 return Some(match resync {
                     Some(reason) => Item::Resync { reason, cursor: self.position },
                     None => Item::Position(self.position),
                 });
             }
-            State::BeforeTurn => {
-                self.state = State::Following;
-                return Some(Item::Position(self.position));
-            }
+            State::BeforeTurn => return Some(Item::Position(self.position)),
             State::Following => {}
         }
         loop {
@@ -270,9 +285,7 @@ impl Subscription {
         if events.first().is_none_or(|event| event.cursor.seq != after + 1) {
             // Clear, reset or retention took what comes next while this reader was behind.
             self.position = self.store.head();
-            if self.turn_is_over(true).await {
-                self.state = State::Ended;
-            }
+            self.end_with_turn(true).await;
             return Ok(Some(Item::Resync { reason: ResyncReason::Expired, cursor: self.position }));
         }
         self.ready = events.into();
@@ -286,22 +299,38 @@ impl Subscription {
             && turn_id.as_ref().is_none_or(|id| event.turn_id.as_deref() == Some(id.as_str()))
     }
 
-    /// Whether the one turn that is followed has ended before the place where the stream goes on: nothing of it
-    /// would ever come.
-    async fn turn_is_over(&self, skipped: bool) -> bool {
-        let Some(id) = self.filter.turn_id.clone() else {
-            return false;
-        };
-        let position = self.position.seq;
+    /// Ends the stream where the one turn that is followed has ended before the place where it goes on: nothing of
+    /// it would ever come. Where that end was `skipped` it is told.
+    async fn end_with_turn(&mut self, skipped: bool) {
+        let Some(id) = self.filter.turn_id.clone() else { return };
         let turn = self.store.read(move |snapshot| snapshot.turn(id.as_str())).await;
-        turn.ok().flatten().is_some_and(|turn| {
-            let last = turn.last_cursor.as_deref().and_then(|cursor| cursor.parse::<Cursor>().ok());
-            has_ended(&turn) && (skipped || last.is_some_and(|last| last.seq <= position))
-        })
+        let Some(turn) = turn.ok().flatten().filter(has_ended) else { return };
+        let last = turn.last_cursor.as_deref().and_then(|cursor| cursor.parse::<Cursor>().ok());
+        if skipped {
+            self.state = State::Told(Box::new(turn));
+        } else if last.is_some_and(|last| last.seq <= self.position.seq) {
+            self.state = State::Ended;
+        }
     }
 
     fn close(&mut self, error: Error) -> Option<Item> {
         self.state = State::Ended;
         Some(Item::Closed(error))
     }
+}
+
+/// The end of a turn as its row has it, for a reader at a place behind it.
+fn told(turn: &Turn, position: Cursor) -> Option<Logged> {
+    let last: Cursor = turn.last_cursor.as_deref()?.parse().ok()?;
+    let completed = TurnCompleted {
+        finish_reason: turn.finish_reason?,
+        usage: turn.usage.clone(),
+        message_id: turn.message_id.clone(),
+        version_before: turn.version_before.clone(),
+        version_after: turn.version_after.clone(),
+    };
+    let kind = EventKind::TurnCompleted(completed);
+    let event = Event { seq: last.seq, at: turn.finished_at?, turn_id: Some(turn.id.clone()), kind };
+    let json = serde_json::to_vec(&event).ok()?;
+    Some(Logged::new(position, EventType::TurnCompleted, Some(turn.id.as_str()), json.into()))
 }

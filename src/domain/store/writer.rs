@@ -14,9 +14,10 @@ use tokio::sync::{
 };
 
 use super::{
-    AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, ledger, project, schema,
+    AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, keys, ledger, permission_rows, project,
+    schema,
     tail::{Logged, Tail},
-    version_rows,
+    turn_rows, version_rows, waiting,
 };
 use crate::domain::{
     cursor::Cursor,
@@ -103,8 +104,9 @@ impl Writer {
         tx.execute("INSERT INTO epochs (name, first_seq) VALUES (?1, ?2)", params![epoch as i64, last + 1])?;
         let epoch_row = tx.last_insert_rowid();
         tx.commit()?;
+        let (refused, _) = watch::channel(0);
         let (head, _) = watch::channel(Head { seq: last as u64, health: Health::Writable });
-        let shared = Arc::new(Shared { tail: Tail::new(), head, floor: AtomicU64::new(floor as u64), epoch });
+        let shared = Arc::new(Shared { tail: Tail::new(), head, floor: AtomicU64::new(floor as u64), epoch, refused });
         let writer = Self {
             connection,
             shared: Arc::clone(&shared),
@@ -191,14 +193,14 @@ impl Writer {
                     return self.serve_endings(group);
                 }
                 for done in waiting {
-                    let _ = done.send(Err(AppendError::Full));
+                    self.refuse(done, AppendError::Full);
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "a transaction of the log failed");
                 let cause: Arc<str> = error.to_string().into();
                 for done in waiting {
-                    let _ = done.send(Err(AppendError::Failed(Arc::clone(&cause))));
+                    self.refuse(done, AppendError::Failed(Arc::clone(&cause)));
                 }
             }
         }
@@ -211,7 +213,7 @@ impl Writer {
         }
         let (endings, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|command| command.batch.ending);
         for command in others {
-            let _ = command.done.send(Err(AppendError::Full));
+            self.refuse(command.done, AppendError::Full);
         }
         if !endings.is_empty() {
             let _ = std::fs::remove_file(&self.reserve);
@@ -252,9 +254,17 @@ impl Writer {
                     }
                     Entry::Ledger(row) => ledger::record(&tx, row)?,
                     Entry::Version(version) => version_rows::record(&tx, version)?,
-                    Entry::VersionBefore { turn_id, version } => project::version_before(&tx, turn_id, *version)?,
+                    Entry::VersionBefore { turn_id, version } => turn_rows::version_before(&tx, turn_id, *version)?,
+                    Entry::Permission(row) => permission_rows::record(&tx, row)?,
+                    Entry::Timeline { turn_id, timeline } => turn_rows::timeline(&tx, turn_id, timeline)?,
                     Entry::Note(words) => version_rows::note(&tx, words)?,
                     Entry::Forget(versions) => version_rows::forget(&tx, versions)?,
+                    Entry::Queue(queued) => waiting::queue(&tx, queued)?,
+                    Entry::Steer { turn_id, message } => waiting::steer(&tx, turn_id, message)?,
+                    Entry::Key(key) => {
+                        let here = Cursor { epoch: self.shared.epoch, seq: effects.last };
+                        keys::record(&tx, key, here)?;
+                    }
                 }
             }
             ends.push(effects.last);
@@ -268,6 +278,12 @@ impl Writer {
         }
         self.shared.head.send_modify(|head| head.seq = last);
         Ok((ends, floor.is_some()))
+    }
+
+    /// Says that a batch was not stored, also to who does not ask before more comes.
+    fn refuse(&self, done: oneshot::Sender<Result<u64, AppendError>>, why: AppendError) {
+        let _ = done.send(Err(why));
+        self.shared.refused.send_modify(|count| *count += 1);
     }
 
     pub(super) fn set_floor(&self, floor: u64) {

@@ -1,14 +1,6 @@
 //! `bash`: a command in a shell.
 
-use std::{
-    ffi::OsString,
-    io,
-    os::unix::{ffi::OsStringExt, process::ExitStatusExt},
-    path::PathBuf,
-    process::ExitStatus,
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -17,57 +9,46 @@ use serde_json::json;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe::Receiver,
-    process::Command,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    EndedProcess, Tool, ToolContext, ToolError, ToolOutput,
-    command::{self, Running},
-    kept::Kept,
+    Access, Tool, ToolContext, ToolError, ToolOutput, command::ITS_KEEPER, job, kept::Kept, processes::Entry,
+    shell::Shell,
 };
-use crate::domain::{part::head, workspace::blocking};
+use crate::domain::part::head;
 
 /// Time that a command has if it does not say.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 /// Most time that a command may ask for.
-const MAX_TIMEOUT_MS: u64 = 600_000;
-/// Bytes of the report on the working directory, which is one path.
-const MAX_REPORT: u64 = 16 * 1024;
+pub(super) const MAX_TIMEOUT_MS: u64 = 600_000;
 /// Bytes of a description that clients are shown.
 const MAX_DESCRIPTION: usize = 200;
-/// Bytes of the longest command: the system takes 128 KiB as one argument.
-const MAX_SCRIPT_BYTES: usize = 127 * 1024;
 /// How long the end of the output is waited for after the shell has ended.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
-/// Bytes that are still read after everything was ended; what has left the group could go on writing for ever.
-const MAX_LAST_BYTES: usize = 1024 * 1024;
-/// Settings without which programs wait for somebody at a terminal.
-const ENVIRONMENT: &[(&str, &str)] = &[
-    ("TERM", "dumb"),
-    ("PAGER", "cat"),
-    ("GIT_PAGER", "cat"),
-    ("GIT_EDITOR", "true"),
-    ("GIT_TERMINAL_PROMPT", "0"),
-    ("DEBIAN_FRONTEND", "noninteractive"),
-];
+/// Bytes that are still read after everything was ended; what could not be ended may go on writing for ever.
+pub(super) const MAX_LAST_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Bash;
 
 /// Runs a command in a shell. It has no input and no terminal. The working directory is the workspace root at first
 /// and is kept from call to call; variables, functions and options are not. A command has 60 s, or `timeout_ms`, at
 /// most 600 s. Of its output (stdout and stderr together) at most 30,000 bytes are shown, the first and the last
-/// half. What it leaves running is ended when it returns. To read, search and change files use the other tools.
+/// half. What it leaves running is ended when it returns; to have something run on, such as a server, set `background`
+/// and use the tool job. To read, search and change files use the other tools.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Args {
     /// The command.
     command: String,
-    /// Time that it may take, in milliseconds. Default: 60000. Maximum: 600000.
+    /// Time that it may take, in milliseconds. Default: 60000, in the background no limit. Maximum: 600000.
     #[schemars(range(min = 1, max = 600_000))]
     timeout_ms: Option<u64>,
     /// What it does, in a few words, for the user.
     description: Option<String>,
+    /// Answer at once with the id of a job, which runs on with all that it starts, after this turn too. It does not
+    /// change the working directory of later commands.
+    background: Option<bool>,
 }
 
 impl Tool for Bash {
@@ -75,46 +56,48 @@ impl Tool for Bash {
     const READ_ONLY: bool = false;
     type Args = Args;
 
+    fn access(args: &Args) -> Access {
+        Access::Command(args.command.clone())
+    }
+
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
+        if let Some(timeout_ms) = args.timeout_ms {
+            check_timeout(timeout_ms)?;
+        }
+        let description = args.description.as_deref().map(|text| head(text, MAX_DESCRIPTION));
+        if args.background.unwrap_or(false) {
+            return job::begin(context, &args.command, args.timeout_ms, description).await;
+        }
         let timeout_ms = args.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
-        if args.command.trim().is_empty() {
-            return Err(ToolError::model("command: is blank"));
-        }
-        if args.command.contains('\0') {
-            return Err(ToolError::model("command: holds a NUL byte"));
-        }
-        if !(1..=MAX_TIMEOUT_MS).contains(&timeout_ms) {
-            return Err(ToolError::model(format!("timeout_ms: has to be between 1 and {MAX_TIMEOUT_MS}")));
-        }
         let shell = Shell::new(context, &args.command).await?;
-        let (mut running, receiver) = shell.start(context)?;
+        let (entry, receiver, guard) = shell.start(context).await?;
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         let mut output = Output { receiver: Some(receiver), kept: Kept::default() };
-        let end = output.follow(context, &mut running, deadline).await;
-        let left = running.end().await;
+        let end = output.follow(context, &entry, deadline).await;
+        let outcome = entry.running.end().await;
         output.drain(context);
-        if let Some(how) = left {
-            let ended = EndedProcess { pid: running.pid(), command: args.command.clone(), how };
-            context.ended.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
-        }
+        drop(guard);
         shell.note_directory(context, matches!(end, End::Exited(_))).await;
 
         let mut text = shell.notes.clone();
         text.push_str(&output.kept.text());
+        let so_far = if output.kept.total == 0 { "it had no output" } else { "its output so far follows" };
         let (words, exit_code, timed_out) = match end {
             End::Canceled => {
-                let so_far = if output.kept.total == 0 { "it had no output" } else { "its output so far follows" };
                 return Err(ToolError::model(format!("canceled: the command was ended; {so_far}\n{text}")));
             }
-            End::Failed(error) => return Err(ToolError::Fatal(error.into())),
+            End::ByClient => {
+                return Err(ToolError::model(format!("the user ended this command; {so_far}\n{text}")));
+            }
+            End::Lost => {
+                let words = format!("{ITS_KEEPER}; {so_far}\n{text}");
+                return Err(ToolError::model(words));
+            }
             End::TimedOut => (format!("timed out after {timeout_ms} ms; the command was ended"), None, true),
-            End::Exited(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => (format!("exit code {code}"), Some(code), false),
-                (None, signal) => {
-                    let signal = signal.unwrap_or_default();
-                    (format!("ended by signal {signal}"), Some(128 + signal), false)
-                }
-            },
+            End::Exited(status) => {
+                let (words, code) = how(status);
+                (words, Some(code), false)
+            }
         };
         if output.kept.total == 0 {
             text.push_str("(no output)");
@@ -122,17 +105,39 @@ impl Tool for Bash {
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        if left.is_some() && !timed_out {
+        if !timed_out && (!outcome.ended.is_empty() || outcome.unnamed > 0) {
             text.push_str("(what it left running was ended)\n");
+        }
+        for left in &outcome.left {
+            text.push_str(&format!("(process {} could not be ended: {})\n", left.pid, left.command));
         }
         text.push_str(&words);
         let metadata = json!({
             "exit_code": exit_code,
             "timed_out": timed_out,
             "output_bytes": output.kept.total,
-            "description": args.description.as_deref().map(|text| head(text, MAX_DESCRIPTION)),
+            "description": description,
         });
         Ok(ToolOutput { metadata: Some(metadata), is_error: timed_out, ..ToolOutput::words(text) })
+    }
+}
+
+/// Refuses a time that no tool may take.
+pub(super) fn check_timeout(timeout_ms: u64) -> Result<(), ToolError> {
+    if !(1..=MAX_TIMEOUT_MS).contains(&timeout_ms) {
+        return Err(ToolError::model(format!("timeout_ms: has to be between 1 and {MAX_TIMEOUT_MS}")));
+    }
+    Ok(())
+}
+
+/// How a shell ended, in words, and its exit code as shells give it.
+pub(super) fn how(status: ExitStatus) -> (String, i32) {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => (format!("exit code {code}"), code),
+        (None, signal) => {
+            let signal = signal.unwrap_or_default();
+            (format!("ended by signal {signal}"), 128 + signal)
+        }
     }
 }
 
@@ -141,87 +146,9 @@ enum End {
     Exited(ExitStatus),
     TimedOut,
     Canceled,
-    Failed(io::Error),
-}
-
-/// A command and where it runs.
-struct Shell {
-    script: String,
-    directory: PathBuf,
-    /// Takes the working directory that the shell ends in.
-    report: PathBuf,
-    /// What the model has to know before the output.
-    notes: String,
-}
-
-impl Shell {
-    async fn new(context: &ToolContext, command: &str) -> Result<Self, ToolError> {
-        let kept = context.memory.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let report = context.scratch.join(format!("directory-{}", uuid::Uuid::new_v4().simple()));
-        let (root, scratch) = (context.workspace.root().to_owned(), context.scratch.clone());
-        let (directory, lost) = blocking(move || {
-            std::fs::create_dir_all(scratch)?;
-            Ok::<_, io::Error>(match kept {
-                Some(kept) if kept.is_dir() => (kept, None),
-                kept => (root, kept),
-            })
-        })
-        .await
-        .map_err(|error| ToolError::Fatal(error.into()))?;
-        let notes = match lost {
-            Some(lost) => {
-                format!("(the working directory {} is gone; this ran in the workspace root)\n", lost.display())
-            }
-            None => String::new(),
-        };
-        // On the way out, whatever way, the shell tells where it is. The command is one word to `eval`, so that no
-        // quote or bracket left open in it, no `exit` and no `set --` can reach the trap.
-        let Some(file) = report.to_str() else {
-            return Err(ToolError::Fatal("the scratch folder's path is not UTF-8".into()));
-        };
-        let trap = format!("command pwd -P >|{} 2>/dev/null", quoted(file));
-        let script = format!("trap {} EXIT; eval {}", quoted(&trap), quoted(command));
-        if script.len() > MAX_SCRIPT_BYTES {
-            return Err(ToolError::model("command: is too long; write it to a file and run that"));
-        }
-        Ok(Self { script, directory, report, notes })
-    }
-
-    fn start(&self, context: &ToolContext) -> Result<(Running, Receiver), ToolError> {
-        let run = |shell: &str| {
-            let mut command = Command::new(shell);
-            command.arg("-c").arg(&self.script).current_dir(&self.directory).env_remove("OLDPWD");
-            command.envs(ENVIRONMENT.iter().copied());
-            for name in context.secret_variables.iter() {
-                command.env_remove(name);
-            }
-            command::start(command)
-        };
-        let started = match run("bash") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh"),
-            started => started,
-        };
-        started.map_err(|error| ToolError::model(format!("the shell could not be started: {error}")))
-    }
-
-    /// Keeps the directory that the shell ended in, if it ended by itself.
-    async fn note_directory(&self, context: &ToolContext, exited: bool) {
-        let report = self.report.clone();
-        let directory = blocking(move || {
-            // The command may have put anything in its place: a pipe would never answer, a device never end.
-            let plain =
-                std::fs::symlink_metadata(&report).is_ok_and(|found| found.is_file() && found.len() < MAX_REPORT);
-            let told = if plain { std::fs::read(&report).ok() } else { None };
-            // Not there if the shell was killed, or went on as another program.
-            let _ = std::fs::remove_file(&report);
-            let directory = PathBuf::from(OsString::from_vec(told?.strip_suffix(b"\n")?.to_vec()));
-            directory.is_dir().then_some(directory)
-        })
-        .await;
-        if let (true, Some(directory)) = (exited, directory) {
-            *context.memory.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
-        }
-    }
+    ByClient,
+    /// Nobody saw it: its keeper is gone.
+    Lost,
 }
 
 /// The output of a command as it comes.
@@ -234,7 +161,7 @@ struct Output {
 impl Output {
     /// Reads and passes on until the command has ended and so has its output, or there is a reason to stop. A reader
     /// who is slow slows the command and nothing else.
-    async fn follow(&mut self, context: &ToolContext, running: &mut Running, deadline: Instant) -> End {
+    async fn follow(&mut self, context: &ToolContext, entry: &Entry, deadline: Instant) -> End {
         let mut status: Option<ExitStatus> = None;
         let mut until = deadline;
         let mut pending: Option<Bytes> = None;
@@ -248,13 +175,14 @@ impl Output {
                 biased;
                 () = context.cancel.cancelled() => return End::Canceled,
                 () = sleep_until(until) => return status.map_or(End::TimedOut, End::Exited),
-                ended = running.wait(), if status.is_none() => match ended {
-                    Ok(ended) => {
+                ended = entry.running.exited(), if status.is_none() => match ended {
+                    _ if entry.was_ended_by_client() => return End::ByClient,
+                    Some(ended) => {
                         status = Some(ended);
                         // What it started may hold the pipe open for ever.
                         until = Instant::now() + OUTPUT_GRACE;
                     }
-                    Err(error) => return End::Failed(error),
+                    None => return End::Lost,
                 },
                 permit = context.output.reserve(), if pending.is_some() => {
                     // Nobody reads any more: what is kept for the model is enough.
@@ -294,20 +222,5 @@ async fn read(receiver: Option<&mut Receiver>, buffer: &mut [u8]) -> io::Result<
     match receiver {
         Some(receiver) => receiver.read(buffer).await,
         None => Ok(0),
-    }
-}
-
-/// The text as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quoted_text_is_one_word() {
-        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
     }
 }

@@ -1,170 +1,351 @@
-//! The one place that owns child processes. A command is the leader of a process group of its own; whatever way its
-//! owner goes, the group goes with it. What has left the group (`setsid`) is not found here.
+//! The one place that owns child processes. Between the server and each command stands a keeper (`crate::keeper`), which
+//! ends whatever the command has started, whether it is told to or the server has gone. A task here owns the keeper and
+//! tells what becomes of the command; it goes on when nobody waits for it any more.
 
 use std::{
+    collections::HashSet,
     io,
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream as StdStream, process::ExitStatusExt},
+    },
     process::{ExitStatus, Stdio},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use rustix::{
-    io::Errno,
-    process::{Pid, Signal, kill_process_group, test_kill_process_group},
-};
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 use tokio::{
-    net::unix::pipe::Receiver,
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf, pipe::Receiver},
+    },
     process::{Child, Command},
-    time::{Instant, sleep},
+    sync::{oneshot, watch},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
 };
 
-use crate::domain::{status::ProcessEnding, workspace::blocking};
+use crate::{
+    domain::workspace::blocking,
+    keeper::{
+        ControlGroup, Ending, adopts_orphans, pid_of,
+        wire::{END, Order, Outcome, Report},
+    },
+};
 
-/// How long a group has to end by itself after TERM.
-const TERM_GRACE: Duration = Duration::from_secs(1);
-/// How long a killed group may take to be gone: the kernel is not asked twice, a process in an uninterruptible wait
-/// dies later.
-const KILL_GRACE: Duration = Duration::from_millis(500);
-/// How often a dying group is looked at; the kernel tells nobody when a group is empty.
-const LOOK: Duration = Duration::from_millis(10);
+/// This binary, whatever has been put in its place since it was started.
+const OURSELVES: &str = "/proc/self/exe";
+/// A keeper has a second after TERM and one after KILL. One that says nothing for so long was stopped or is lost.
+const KEEPER_TIME: Duration = Duration::from_millis(2_200);
+/// Longest that the killed are waited for where their keeper is lost.
+const ORPHAN_TIME: Duration = Duration::from_millis(500);
+/// How often they are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
-/// A command that runs. Dropped, its group is killed.
+/// A command that runs or has run.
 pub(super) struct Running {
-    child: Child,
-    group: Group,
     pid: u32,
+    keeper: u32,
+    end: CancellationToken,
+    state: watch::Receiver<State>,
 }
 
-/// A process group that may have members; the number is forgotten once it has none, since the system may give it away
-/// again.
-struct Group(Option<Pid>);
+#[derive(Clone, Default)]
+struct State {
+    exited: Option<ExitStatus>,
+    /// It was running when its turn was cancelled.
+    is_canceled: bool,
+    over: Option<Arc<Outcome>>,
+}
 
-/// Starts a command without input; what it writes to either output comes in the order of writing.
-pub(super) fn start(mut command: Command) -> io::Result<(Running, Receiver)> {
+/// What else than its owner ends a command.
+#[derive(Clone)]
+pub(super) struct EndsWith {
+    /// The cancel of the turn that started it.
+    pub(super) turn: CancellationToken,
+    /// The end of the server.
+    pub(super) server: CancellationToken,
+}
+
+/// The keepers that run, by process id. Children of the server that are none of them were adopted.
+#[derive(Clone, Default)]
+pub(super) struct Keepers(Arc<Mutex<HashSet<u32>>>);
+
+/// The command of a keeper; the shell gets its working directory and its environment.
+pub(super) fn keeper() -> Command {
+    let mut command = Command::new(OURSELVES);
+    // What it keeps is told later: who looks for a command by its words is not to find the keeper.
+    command.arg0("opencode-api").arg(crate::keeper::ARGUMENT);
+    command
+}
+
+/// Starts a command without input; what it writes to either output comes in the order of writing. Its owner lives in
+/// `tasks`. It is killed when the guard is dropped.
+pub(super) async fn start(
+    mut command: Command,
+    order: Order,
+    ends_with: EndsWith,
+    keepers: &Keepers,
+    tasks: &TaskTracker,
+) -> io::Result<(Running, Receiver, DropGuard)> {
     let (reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    let (ours, theirs) = StdStream::pair()?;
+    ours.set_nonblocking(true)?;
+    command.stdin(OwnedFd::from(theirs)).stdout(writer.try_clone()?).stderr(Stdio::from(writer));
     let output = Receiver::from_owned_fd(OwnedFd::from(reader))?;
-    let child = command.spawn()?;
-    let pid = child.id().unwrap_or_default();
-    let group = Group(i32::try_from(pid).ok().and_then(Pid::from_raw));
-    // The command goes here, and our copies of the writing end with it: the reader must see the end.
+    let child = keepers.spawn(&mut command)?;
+    // The command goes here, and our copies of its ends with it: both readers must see the end.
     drop(command);
-    Ok((Running { child, group, pid }, output))
+    let keeper = child.id().unwrap_or_default();
+    let (reading, writing) = UnixStream::from_std(ours)?.into_split();
+    let (end, kill) = (CancellationToken::new(), CancellationToken::new());
+    let (said, state) = watch::channel(State::default());
+    let (started, is_started) = oneshot::channel();
+    let owner = Owner {
+        child,
+        keeper,
+        keepers: keepers.clone(),
+        writing,
+        group: order.group.clone(),
+        end: end.clone(),
+        kill: kill.clone(),
+        ends_with,
+        started: Some(started),
+        state: said,
+    };
+    let kill = kill.drop_guard();
+    tasks.spawn(owner.run(reading, order));
+    let pid = is_started.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::ConnectionAborted, ITS_KEEPER)))?;
+    Ok((Running { pid, keeper, end, state }, output, kill))
 }
 
 impl Running {
-    /// Its process id, which is also its group's.
+    /// The shell's process id, which is also its group's.
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Waits until the command itself has ended. What it started may still run.
-    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// The process below which all of the command is.
+    pub(super) fn keeper(&self) -> u32 {
+        self.keeper
     }
 
-    /// Ends what runs in the group and answers how: by which signal, or nothing where nothing ran.
-    pub(super) async fn end(&mut self) -> Option<ProcessEnding> {
-        if !self.alive().await {
-            return None;
-        }
-        self.group.signal(Signal::TERM);
-        // A stopped process takes TERM only once it goes on.
-        self.group.signal(Signal::CONT);
-        if self.gone_within(TERM_GRACE).await {
-            return Some(ProcessEnding::Term);
-        }
-        self.group.signal(Signal::KILL);
-        self.gone_within(KILL_GRACE).await;
-        Some(ProcessEnding::Kill)
+    /// Waits until the shell has ended; none where that was not seen, since the keeper was lost. What it started may
+    /// still run.
+    pub(super) async fn exited(&self) -> Option<ExitStatus> {
+        let mut state = self.state.clone();
+        let ended = state.wait_for(|state| state.exited.is_some() || state.over.is_some()).await;
+        ended.ok().and_then(|state| state.exited)
     }
 
-    async fn gone_within(&mut self, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        while self.alive().await {
-            if Instant::now() >= deadline {
-                return false;
+    /// How the shell ended, if it has and that was seen.
+    pub(super) fn exit_status(&self) -> Option<ExitStatus> {
+        self.state.borrow().exited
+    }
+
+    /// Waits until nothing runs any more, and answers what had to be ended if that was because its turn was cancelled.
+    pub(super) async fn ended_with_turn(&self) -> Option<Arc<Outcome>> {
+        let outcome = self.over().await;
+        self.state.borrow().is_canceled.then_some(outcome)
+    }
+
+    /// Ends what runs, and answers what that was; all that is not named as left has gone.
+    pub(super) async fn end(&self) -> Arc<Outcome> {
+        self.ask_to_end();
+        self.over().await
+    }
+
+    /// Begins to end what runs.
+    pub(super) fn ask_to_end(&self) {
+        self.end.cancel();
+    }
+
+    /// Waits until nothing runs any more, and answers what had to be ended.
+    pub(super) async fn over(&self) -> Arc<Outcome> {
+        let mut state = self.state.clone();
+        match state.wait_for(|state| state.over.is_some()).await {
+            Ok(state) => state.over.clone().unwrap_or_default(),
+            // The runtime ends, and its owner with it: the keeper kills all.
+            Err(_) => Arc::default(),
+        }
+    }
+
+    /// Whether nothing runs any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.borrow().over.is_some()
+    }
+}
+
+impl Keepers {
+    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        // Held meanwhile, so that nobody takes a new keeper for an orphan.
+        let mut keepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
+        keepers.extend(child.id());
+        Ok(child)
+    }
+
+    fn remove(&self, keeper: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&keeper);
+    }
+}
+
+/// What is told where a command has ended its keeper, be it so soon that nobody has heard of its start.
+pub(super) const ITS_KEEPER: &str = "the command ended the process that watched over it, and was ended";
+
+/// Owns a keeper from its start to its end.
+struct Owner {
+    child: Child,
+    keeper: u32,
+    keepers: Keepers,
+    writing: OwnedWriteHalf,
+    group: String,
+    end: CancellationToken,
+    kill: CancellationToken,
+    ends_with: EndsWith,
+    started: Option<oneshot::Sender<io::Result<u32>>>,
+    state: watch::Sender<State>,
+}
+
+impl Owner {
+    async fn run(mut self, reading: OwnedReadHalf, order: Order) {
+        let outcome = match self.keep(reading, order).await {
+            Some(outcome) => outcome,
+            None => self.without_keeper().await,
+        };
+        let stays = !outcome.left.is_empty();
+        if !stays {
+            // It has said its last word, and is gone before anybody hears that all is.
+            let _ = self.child.wait().await;
+        }
+        self.state.send_modify(|state| state.over = Some(Arc::new(outcome)));
+        if stays {
+            // It waits for those who are left.
+            tokio::select! {
+                _ = self.child.wait() => {}
+                () = self.ends_with.server.cancelled() => {}
             }
-            sleep(LOOK).await;
         }
-        true
+        self.keepers.remove(self.keeper);
     }
 
-    /// Whether anything runs in the group. Reaps the command; the number of its group stays taken while it has members.
-    async fn alive(&mut self) -> bool {
-        // An error means that it was reaped before.
-        let leads = matches!(self.child.try_wait(), Ok(None));
-        let Some(group) = self.group.0 else { return false };
-        if leads {
-            return true;
+    /// Passes on what is wanted of the keeper and what it tells, to its last word; none if that does not come.
+    async fn keep(&mut self, reading: OwnedReadHalf, order: Order) -> Option<Outcome> {
+        let mut line = serde_json::to_vec(&order).ok()?;
+        line.push(b'\n');
+        self.writing.write_all(&line).await.ok()?;
+        let mut reports = BufReader::new(reading).lines();
+        let (mut is_asked, mut is_dropped) = (false, false);
+        let mut patience = std::pin::pin!(tokio::time::sleep(KEEPER_TIME));
+        loop {
+            tokio::select! {
+                report = reports.next_line() => {
+                    if let Some(outcome) = self.heard(&report.ok()??)? {
+                        return Some(outcome);
+                    }
+                }
+                () = ended(&self.end, &self.ends_with), if !is_asked => {
+                    is_asked = true;
+                    let is_canceled = self.ends_with.turn.is_cancelled();
+                    self.state.send_modify(|state| state.is_canceled = is_canceled);
+                    patience.as_mut().reset(tokio::time::Instant::now() + KEEPER_TIME);
+                    self.wake();
+                    // A keeper that takes nothing any more may have said its last word already: that is read next.
+                    let _ = self.writing.write_all(&[END]).await;
+                }
+                () = self.kill.cancelled(), if !is_dropped => {
+                    (is_asked, is_dropped) = (true, true);
+                    patience.as_mut().reset(tokio::time::Instant::now() + KEEPER_TIME);
+                    self.wake();
+                    let _ = self.writing.shutdown().await;
+                }
+                () = &mut patience, if is_asked => return None,
+            }
         }
-        let alive = match test_kill_process_group(group) {
-            Err(Errno::SRCH) => false,
-            // Zombies count as members for the kernel; those of others are not ours to reap, nor to wait for.
-            Ok(()) | Err(_) => blocking(move || runs(group)).await,
-        };
-        if !alive {
-            self.group.0 = None;
+    }
+
+    /// Takes a report; the last one has the outcome. None if it makes no sense.
+    fn heard(&mut self, line: &str) -> Option<Option<Outcome>> {
+        match serde_json::from_str(line).ok()? {
+            Report::Started { pid } => self.begun(Ok(pid)),
+            Report::NotStarted { error } => {
+                self.begun(Err(io::Error::other(error)));
+                return Some(Some(Outcome::default()));
+            }
+            Report::Exited { status } => {
+                self.state.send_modify(|state| state.exited = Some(ExitStatus::from_raw(status)));
+            }
+            Report::Over(outcome) => return Some(Some(outcome)),
         }
-        alive
+        Some(None)
+    }
+
+    fn begun(&mut self, started: io::Result<u32>) {
+        if let Some(sender) = self.started.take() {
+            // Who does not wait for it any more wants it killed, and it is.
+            let _ = sender.send(started);
+        }
+    }
+
+    /// A command may have stopped its keeper.
+    fn wake(&self) {
+        if let Some(pid) = pid_of(self.keeper) {
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
+    /// A command may kill its keeper too. What was below it is then below us, as far as we are a subreaper, and in its
+    /// control group.
+    async fn without_keeper(&mut self) -> Outcome {
+        let _ = self.child.kill().await;
+        self.keepers.remove(self.keeper);
+        let (keepers, group) = (self.keepers.clone(), self.group.clone());
+        tracing::warn!(keeper = self.keeper, "a command's keeper was lost; what it kept is killed");
+        blocking(move || end_orphans(&keepers, &group)).await
     }
 }
 
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            // It may have ended by itself since it was looked at.
-            let _ = kill_process_group(group, signal);
-        }
+/// Done when the command is to end, whoever wants it.
+async fn ended(end: &CancellationToken, others: &EndsWith) {
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = others.turn.cancelled() => {}
+        () = others.server.cancelled() => {}
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
-/// Whether the group has a member that is no zombie. Where the process table cannot be read, what the kernel said
-/// holds.
-fn runs(group: Pid) -> bool {
-    let Ok(table) = std::fs::read_dir("/proc") else {
-        return true;
-    };
-    let mut looked = false;
-    for entry in table.flatten() {
-        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
+fn end_orphans(keepers: &Keepers, group: &str) -> Outcome {
+    let group = ControlGroup::find(group);
+    if !adopts_orphans() {
+        // Children of ours are then those of somebody else.
+        if let Some(group) = group {
+            group.kill();
         }
-        let Ok(stat) = std::fs::read(entry.path().join("stat")) else {
-            continue;
-        };
-        looked = true;
-        if let Some((state, member_of)) = state_and_group(&stat)
-            && member_of == group.as_raw_pid()
-            && !matches!(state, b'Z' | b'X')
-        {
-            return true;
-        }
+        return Outcome::default();
     }
-    !looked
-}
-
-/// Of a line of `/proc/<pid>/stat`: `pid (name) state parent group ...`, where the name may hold anything.
-fn state_and_group(stat: &[u8]) -> Option<(u8, i32)> {
-    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
-    let state = fields.next()?.bytes().next()?;
-    Some((state, fields.nth(1)?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_in_the_process_table_may_hold_anything() {
-        assert_eq!(state_and_group(b"7 (a) Z 1 2) S 1 42 42 0 -1"), Some((b'S', 42)));
-        assert_eq!(state_and_group(b"7 (sh"), None);
+    let mut ending = Ending::of_orphans(std::process::id(), group);
+    let until = Instant::now() + ORPHAN_TIME;
+    loop {
+        // Held while it looks, so that a new keeper is not taken for one of them.
+        let spared = keepers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.spare(&spared);
+        ending.kill();
+        for pid in ending.zombies() {
+            if let Some(id) = pid_of(pid) {
+                let _ = waitpid(Some(id), WaitOptions::NOHANG);
+                ending.reaped(pid);
+            }
+        }
+        let is_over = !ending.runs() && ending.zombies().is_empty();
+        drop(spared);
+        if is_over || Instant::now() >= until {
+            ending.remove_group();
+            return ending.outcome();
+        }
+        std::thread::sleep(LOOK);
     }
 }

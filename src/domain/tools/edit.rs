@@ -6,7 +6,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Tool, ToolContext, ToolError, ToolOutput,
+    Access, Tool, ToolContext, ToolError, ToolOutput,
     view::explain,
     write::{changes, save},
 };
@@ -42,6 +42,10 @@ impl Tool for Edit {
     const READ_ONLY: bool = false;
     type Args = Args;
 
+    fn access(args: &Args) -> Access {
+        Access::Edit(args.path.clone())
+    }
+
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();
         blocking(move || edit(&context, &args)).await
@@ -58,7 +62,7 @@ fn edit(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
     let old = match workspace.read(&path, MAX_FILE_BYTES) {
         Ok(old) => old,
         Err(PathError { problem: Problem::NotFound, .. }) if args.old_string.is_empty() => Vec::new(),
-        Err(error) => return Err(explain(workspace, &path, error)),
+        Err(error) => return Err(explain(context, &path, error)),
     };
     if args.old_string.is_empty() {
         if !old.is_empty() {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, ls::folder};
+use super::{Access, Tool, ToolContext, ToolError, ToolOutput, ls::folder};
 use crate::domain::workspace::{Globs, blocking};
 
 /// Files that one call names.
@@ -30,6 +30,10 @@ impl Tool for Glob {
     const NAME: &'static str = "glob";
     const READ_ONLY: bool = true;
     type Args = Args;
+
+    fn access(args: &Args) -> Access {
+        Access::Read(args.path.clone().unwrap_or_default())
+    }
 
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();
@@ -72,16 +76,22 @@ pub(super) fn newest_first(
     globs: Option<&Globs>,
 ) -> Result<(Vec<PathBuf>, usize), ToolError> {
     let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-    let unreadable = context.workspace.walk(start, None, &Globs::default(), |entry| {
-        if context.cancel.is_cancelled() {
-            return ControlFlow::Break(());
-        }
-        let below = entry.path.strip_prefix(start).unwrap_or(entry.path);
-        if !entry.is_dir() && globs.is_none_or(|globs| globs.matches(below)) {
-            files.push((entry.modified(), entry.path.to_owned()));
-        }
-        ControlFlow::Continue(())
-    });
+    let unreadable = context.workspace.walk(
+        start,
+        None,
+        &Globs::default(),
+        |path| context.hidden.hides(path),
+        |entry| {
+            if context.cancel.is_cancelled() {
+                return ControlFlow::Break(());
+            }
+            let below = entry.path.strip_prefix(start).unwrap_or(entry.path);
+            if !entry.is_dir() && globs.is_none_or(|globs| globs.matches(below)) {
+                files.push((entry.modified(), entry.path.to_owned()));
+            }
+            ControlFlow::Continue(())
+        },
+    );
     if context.cancel.is_cancelled() {
         return Err(ToolError::canceled());
     }

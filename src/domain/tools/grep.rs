@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, glob::newest_first, view::explain};
+use super::{Access, Tool, ToolContext, ToolError, ToolOutput, glob::newest_first, view::explain};
 use crate::domain::workspace::{Globs, RelativePath, blocking};
 
 /// Matching lines that one call shows.
@@ -51,6 +51,10 @@ impl Tool for Grep {
     const NAME: &'static str = "grep";
     const READ_ONLY: bool = true;
     type Args = Args;
+
+    fn access(args: &Args) -> Access {
+        Access::Read(args.path.clone().unwrap_or_default())
+    }
 
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();
@@ -130,7 +134,7 @@ fn files(context: &ToolContext, args: &Args, globs: Option<&Globs>) -> Result<(V
         Some(path) if !path.is_empty() => workspace.for_model(path)?,
         Some(_) | None => RelativePath::root(),
     };
-    let data = workspace.metadata(&path).map_err(|error| explain(workspace, &path, error))?;
+    let data = workspace.metadata(&path).map_err(|error| explain(context, &path, error))?;
     let canonical = workspace.canonical(&path)?;
     if data.is_dir() {
         return newest_first(context, &canonical, globs);

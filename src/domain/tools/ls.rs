@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, view::explain};
+use super::{Access, Tool, ToolContext, ToolError, ToolOutput, view::explain};
 use crate::domain::workspace::{Globs, RelativePath, blocking};
 
 /// Entries that one call lists.
@@ -39,6 +39,10 @@ impl Tool for Ls {
     const READ_ONLY: bool = true;
     type Args = Args;
 
+    fn access(args: &Args) -> Access {
+        Access::Read(args.path.clone().unwrap_or_default())
+    }
+
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();
         blocking(move || ls(&context, args)).await
@@ -60,28 +64,34 @@ fn ls(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
     let (mut count, mut cut, mut unreadable) = (0, false, 0);
     for level in 1..=args.depth.unwrap_or(usize::MAX) {
         let before = count;
-        unreadable = workspace.walk(&start, Some(level), &skip, |entry| {
-            if context.cancel.is_cancelled() {
-                return ControlFlow::Break(());
-            }
-            if entry.depth < level {
-                return ControlFlow::Continue(());
-            }
-            if count == MAX_ENTRIES {
-                cut = true;
-                return ControlFlow::Break(());
-            }
-            count += 1;
-            let mark = if entry.is_dir() {
-                "/"
-            } else if entry.is_link() {
-                "@"
-            } else {
-                ""
-            };
-            tree.add(entry.path.strip_prefix(&start).unwrap_or(entry.path), mark);
-            ControlFlow::Continue(())
-        });
+        unreadable = workspace.walk(
+            &start,
+            Some(level),
+            &skip,
+            |path| context.hidden.hides(path),
+            |entry| {
+                if context.cancel.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                if entry.depth < level {
+                    return ControlFlow::Continue(());
+                }
+                if count == MAX_ENTRIES {
+                    cut = true;
+                    return ControlFlow::Break(());
+                }
+                count += 1;
+                let mark = if entry.is_dir() {
+                    "/"
+                } else if entry.is_link() {
+                    "@"
+                } else {
+                    ""
+                };
+                tree.add(entry.path.strip_prefix(&start).unwrap_or(entry.path), mark);
+                ControlFlow::Continue(())
+            },
+        );
         if cut || count == before || context.cancel.is_cancelled() {
             break;
         }
@@ -110,7 +120,7 @@ pub(super) fn folder(context: &ToolContext, path: Option<&str>) -> Result<PathBu
         Some(path) if !path.is_empty() => workspace.for_model(path)?,
         Some(_) | None => RelativePath::root(),
     };
-    let data = workspace.metadata(&path).map_err(|error| explain(workspace, &path, error))?;
+    let data = workspace.metadata(&path).map_err(|error| explain(context, &path, error))?;
     if !data.is_dir() {
         return Err(ToolError::model(format!("{path} is not a directory")));
     }

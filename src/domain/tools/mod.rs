@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::Changes,
-    id::ToolCallId,
+    id::{ToolCallId, TurnId},
     part::Binary,
+    permission::{Access, Hidden},
     providers::ToolSpec,
-    status::ProcessEnding,
     workspace::{PathError, Workspace},
 };
 
@@ -28,10 +28,15 @@ mod command;
 mod edit;
 mod glob;
 mod grep;
+mod job;
 mod kept;
 mod ls;
+mod processes;
+mod shell;
 mod view;
 mod write;
+
+pub(super) use processes::{Entry as Command, Processes};
 
 /// The tools, in the order in which the model sees them.
 pub(super) const TOOLS: &[Entry] = &[
@@ -42,6 +47,7 @@ pub(super) const TOOLS: &[Entry] = &[
     entry::<glob::Glob>(),
     entry::<grep::Grep>(),
     entry::<bash::Bash>(),
+    entry::<job::Job>(),
 ];
 
 /// A tool of the agent. Its `Args` are documented for the model by their doc comments.
@@ -52,6 +58,9 @@ pub(super) trait Tool {
     const READ_ONLY: bool;
     /// The arguments. The doc comment of the type is the description that the model reads.
     type Args: DeserializeOwned + JsonSchema + Send;
+
+    /// What a call would do, for its permission.
+    fn access(args: &Self::Args) -> Access;
 
     /// Runs it.
     fn run(context: &ToolContext, args: Self::Args) -> impl Future<Output = Result<ToolOutput, ToolError>> + Send;
@@ -64,12 +73,16 @@ pub(super) struct ToolContext {
     pub workspace: Workspace,
     /// What the tools of a session remember between calls.
     pub memory: Arc<ToolMemory>,
-    /// Ends when the turn is cancelled. A tool that waits for anything waits for this too.
+    /// Ends when the turn is cancelled, and when its time is up. A tool that waits for anything waits for this too.
     pub cancel: CancellationToken,
+    /// Ends when the turn is cancelled, and not when its time is up: jobs go on then.
+    pub canceled: CancellationToken,
     /// Takes raw output as it comes, to be shown while the tool runs. Its reader always drains it.
     pub output: mpsc::Sender<Bytes>,
-    /// Where ended processes are noted, for the answer of cancel.
-    pub ended: Arc<Mutex<Vec<EndedProcess>>>,
+    /// The commands that run.
+    pub processes: Processes,
+    /// The turn that runs.
+    pub turn: TurnId,
     /// Whether the model sees images.
     pub images: bool,
     /// Variables that no child process gets: provider keys and tokens.
@@ -80,6 +93,8 @@ pub(super) struct ToolContext {
     pub changes: Changes,
     /// The call that runs.
     pub call: Option<ToolCallId>,
+    /// What deny rules keep from it.
+    pub hidden: Hidden,
 }
 
 /// What the tools of a session remember between calls. Reset forgets it.
@@ -89,17 +104,6 @@ pub(super) struct ToolMemory {
     pub seen: Mutex<HashMap<PathBuf, [u8; 32]>>,
     /// The working directory of commands, absolute; the workspace root if none.
     pub directory: Mutex<Option<PathBuf>>,
-}
-
-/// A process that a cancel, a timeout or the end of its command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EndedProcess {
-    /// Its process id.
-    pub pid: u32,
-    /// Its command line, as the model gave it.
-    pub command: String,
-    /// Which signal it took.
-    pub how: ProcessEnding,
 }
 
 /// What a tool answered.
@@ -131,6 +135,7 @@ pub(super) struct Entry {
     /// Whether it only reads.
     pub read_only: bool,
     schema: fn() -> Value,
+    access: fn(Value) -> Result<Access, ToolError>,
     run: for<'a> fn(&'a ToolContext, Value) -> BoxFuture<'a, Result<ToolOutput, ToolError>>,
 }
 
@@ -154,6 +159,11 @@ impl Entry {
             description: spec.map_or("", |spec| spec.description.as_str()),
             schema: spec.map_or_else(Value::default, |spec| spec.schema.clone()),
         }
+    }
+
+    /// What a call with these arguments would do.
+    pub(super) fn access(&self, input: Value) -> Result<Access, ToolError> {
+        (self.access)(input)
     }
 
     /// Runs it. Arguments that do not fit are the model's mistake and are told to it.
@@ -180,6 +190,11 @@ impl ToolMemory {
 }
 
 impl ToolOutput {
+    /// Words of ours in place of an answer.
+    pub(super) fn told(content: String) -> Self {
+        Self::words(content)
+    }
+
     fn words(content: impl Into<String>) -> Self {
         Self { content: content.into(), ..Self::default() }
     }
@@ -221,7 +236,7 @@ static SPECS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
 });
 
 const fn entry<T: Tool + 'static>() -> Entry {
-    Entry { name: T::NAME, read_only: T::READ_ONLY, schema: schema::<T>, run: run::<T> }
+    Entry { name: T::NAME, read_only: T::READ_ONLY, schema: schema::<T>, access: access::<T>, run: run::<T> }
 }
 
 fn schema<T: Tool>() -> Value {
@@ -256,6 +271,10 @@ fn plain(schema: &mut Value) {
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
         properties.values_mut().for_each(plain);
     }
+}
+
+fn access<T: Tool>(input: Value) -> Result<Access, ToolError> {
+    Ok(T::access(&arguments::<T>(input)?))
 }
 
 fn run<T: Tool + 'static>(context: &ToolContext, input: Value) -> BoxFuture<'_, Result<ToolOutput, ToolError>> {

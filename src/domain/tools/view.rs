@@ -9,9 +9,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{Tool, ToolContext, ToolError, ToolOutput};
+use super::{Access, Tool, ToolContext, ToolError, ToolOutput};
 use crate::domain::{
     part::{Binary, Data, MAX_IMAGE},
+    permission::Hidden,
     workspace::{PathError, Problem, RelativePath, Workspace, blocking, image_type},
 };
 
@@ -53,6 +54,10 @@ impl Tool for View {
     const READ_ONLY: bool = true;
     type Args = Args;
 
+    fn access(args: &Args) -> Access {
+        Access::Read(args.path.clone())
+    }
+
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();
         blocking(move || view(&context, &args)).await
@@ -65,7 +70,7 @@ fn view(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
     }
     let workspace = &context.workspace;
     let path = workspace.for_model(&args.path)?;
-    let mut file = workspace.open_file(&path).map_err(|error| explain(workspace, &path, error))?;
+    let mut file = workspace.open_file(&path).map_err(|error| explain(context, &path, error))?;
     let canonical = workspace.canonical_of(&path, &file)?;
     let read_error = |error| ToolError::from(PathError { path: path.to_string(), problem: Problem::Io(error) });
     let size = file.metadata().map_err(read_error)?.len();
@@ -112,10 +117,10 @@ fn view(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
 }
 
 /// What is wrong with a path, with near matches where there is no such file, and the right tool for a directory.
-pub(super) fn explain(workspace: &Workspace, path: &RelativePath, error: PathError) -> ToolError {
+pub(super) fn explain(context: &ToolContext, path: &RelativePath, error: PathError) -> ToolError {
     match error.problem {
         Problem::IsDirectory => ToolError::model(format!("{path} is a directory; list it with ls")),
-        Problem::NotFound => match near(workspace, path) {
+        Problem::NotFound => match near(&context.workspace, path, &context.hidden) {
             near if near.is_empty() => ToolError::from(error),
             near => ToolError::model(format!("{error}; did you mean {}?", near.join(" or "))),
         },
@@ -123,7 +128,7 @@ pub(super) fn explain(workspace: &Workspace, path: &RelativePath, error: PathErr
     }
 }
 
-fn near(workspace: &Workspace, path: &RelativePath) -> Vec<String> {
+fn near(workspace: &Workspace, path: &RelativePath, hidden: &Hidden) -> Vec<String> {
     let path = path.as_path();
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return Vec::new();
@@ -134,13 +139,13 @@ fn near(workspace: &Workspace, path: &RelativePath) -> Vec<String> {
     let mut scored: Vec<(f64, String)> = siblings
         .into_iter()
         .map(|sibling| (strsim::jaro_winkler(&wanted, &sibling.to_lowercase()), sibling))
-        .filter(|(score, _)| *score > 0.8)
+        .filter(|(score, name)| *score > 0.8 && !hidden.hides(&parent.join(name)))
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     let mut near: Vec<String> =
         scored.into_iter().take(NEAR_MATCHES).map(|(_, name)| parent.join(name).display().to_string()).collect();
     if near.is_empty() {
-        near = workspace.namesakes(name, NEAR_MATCHES);
+        near = workspace.namesakes(name, NEAR_MATCHES, |path| hidden.hides(path));
     }
     near
 }

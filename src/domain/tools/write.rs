@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Tool, ToolContext, ToolError, ToolOutput, view::hash_file};
+use super::{Access, Tool, ToolContext, ToolError, ToolOutput, view::hash_file};
 use crate::domain::{
     part::head,
     workspace::{PathError, Problem, RelativePath, blocking},
@@ -36,6 +36,10 @@ impl Tool for Write {
     const NAME: &'static str = "write";
     const READ_ONLY: bool = false;
     type Args = Args;
+
+    fn access(args: &Args) -> Access {
+        Access::Edit(args.path.clone())
+    }
 
     async fn run(context: &ToolContext, args: Args) -> Result<ToolOutput, ToolError> {
         let context = context.clone();

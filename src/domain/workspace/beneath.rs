@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    path::{PathError, Problem, RelativePath, in_git},
+    path::{MAX_PATH, PathError, Problem, RelativePath, in_git},
     place::Place,
 };
 
@@ -90,7 +90,8 @@ impl Jail {
 
     fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        if !self.openat2 {
+        // What is longer than the kernel takes at once is reached name by name.
+        if !self.openat2 || path.as_os_str().len() > MAX_PATH {
             let follow = !resolve.contains(ResolveFlags::NO_SYMLINKS);
             return walk(self.root.as_fd(), path, flags, follow);
         }
@@ -156,6 +157,26 @@ impl Jail {
             }
         }
         Err(fail(Errno::LOOP))
+    }
+
+    /// A place in the nearest directory above the path that there is, where the one it would be in is missing.
+    pub(super) fn above(&self, path: &RelativePath) -> Result<Place, PathError> {
+        let fail = |error: Errno| PathError::io(path, error.into());
+        let name = path.as_path().file_name().ok_or_else(|| fail(Errno::ISDIR))?;
+        for (number, above) in path.as_path().ancestors().skip(1).enumerate() {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            match self.open_with(above, OFlags::PATH | OFlags::DIRECTORY) {
+                // Then it is a link that leads to what is missing.
+                Ok(_) if number == 0 => break,
+                Ok(directory) => {
+                    let canonical = self.canonical(directory.as_fd()).map_err(|error| PathError::io(path, error))?;
+                    return Ok(Place::new(directory, name.to_owned(), canonical.join(name)));
+                }
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        Err(fail(Errno::NOENT))
     }
 
     /// Where the path's last name itself is, be it a link or not; the directories before it must exist.

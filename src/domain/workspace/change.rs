@@ -40,10 +40,19 @@ pub(crate) struct Written {
 }
 
 impl Workspace {
-    /// Begins a file that is to be at `path`, if the checks permit it as things are now. Makes missing directories
-    /// where `create_dirs` says so. Blocks.
+    /// Begins a file that is to be at `path`, if the checks permit it as things are now. With `create_dirs` its directory
+    /// may be missing: it is made when the file is finished, and what breaks off leaves none. Blocks.
     pub(crate) fn begin(&self, path: &RelativePath, create_dirs: bool, checks: &Checks) -> Result<Incoming> {
-        let (place, _) = self.target(path, create_dirs, checks)?;
+        let place = match self.0.jail.place(path) {
+            Err(PathError { problem: Problem::NotFound, .. }) if create_dirs => {
+                refuse_git(path, path.as_path())?;
+                checks.permit_change(&path.to_string(), None)?;
+                let above = self.0.jail.above(path).map_err(in_the_way)?;
+                refuse_git(path, &above.canonical)?;
+                above
+            }
+            Ok(_) | Err(_) => self.target(path, false, checks)?.0,
+        };
         let staged = place.stage().map_err(|error| PathError::io(path, error))?;
         Ok(Incoming { staged, hash: Sha256::new(), size: 0, head: Vec::new() })
     }
@@ -123,6 +132,8 @@ impl Workspace {
             match place.and_then(|place| place.unlink(*is_directory).map_err(|error| fail(below, error))) {
                 // Somebody else was faster, or put something there, which deleting the directory itself will tell.
                 Err(PathError { problem: Problem::NotFound, .. }) => {}
+                Err(PathError { problem: Problem::Io(error), .. })
+                    if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
                 done => done?,
             }
         }

@@ -20,7 +20,7 @@ use super::{
     beneath::Jail,
     facts::Facts,
     path::{PathError, Problem, RelativePath, in_git},
-    rules::{self, InForce},
+    rules::{Compiled, InForce, Reads},
     walk::Globs,
 };
 
@@ -47,6 +47,12 @@ pub(crate) struct Wanted {
     pub after: Vec<u8>,
     /// So many are looked at ahead of those that were taken.
     pub ahead: usize,
+}
+
+impl Wanted {
+    fn reads(&self) -> Reads {
+        Reads { dot_ignore: self.dot_ignore, attributes: false }
+    }
 }
 
 /// Something that was found.
@@ -80,6 +86,7 @@ pub(super) enum Item {
 pub(super) struct Listing<'a> {
     wanted: &'a Wanted,
     jail: Jail,
+    rules: &'a Compiled,
     /// The canonical path of the start, empty for the root; for the rules.
     canonical: Vec<u8>,
     /// The path of the start as it was named, empty for the root; for the globs.
@@ -92,7 +99,7 @@ pub(super) struct Listing<'a> {
 
 impl Workspace {
     /// Lists a directory in byte order of the paths. `visit` is given each entry until it answers false. Directories
-    /// that cannot be read, such as those that are gone meanwhile, are shown and have nothing in them; their number is the answer. Blocks.
+    /// that cannot be read are shown and have nothing in them; their number is the answer. Blocks.
     pub(crate) fn list(
         &self,
         start: &RelativePath,
@@ -111,25 +118,29 @@ impl Workspace {
         let choosy = wanted.recursive && !in_git(&canonical);
         let obeys = choosy && !wanted.include_ignored;
         let above = match canonical.parent() {
-            Some(parent) if obeys && !is_root => rules::down_to(&self.0.jail, parent, wanted.dot_ignore),
+            Some(parent) if obeys && !is_root => self.0.rules.down_to(&self.0.jail, parent, wanted.reads()),
             Some(_) | None => None,
         };
         let canonical = if is_root { Vec::new() } else { canonical.as_os_str().as_bytes().to_vec() };
         let named = if start.is_root() || wanted.exclude_below { PathBuf::new() } else { start.as_path().to_owned() };
-        let listing = Listing { wanted, jail, canonical, named, choosy, unreadable: AtomicUsize::new(0) };
+        let (rules, unreadable) = (&self.0.rules, AtomicUsize::new(0));
+        let listing = Listing { wanted, jail, rules, canonical, named, choosy, unreadable };
         let first = listing.read(&Folder { path: PathBuf::new(), above, after: wanted.after.clone() }).map_err(fail)?;
         Ahead::new(&listing, wanted.ahead).run(first, visit);
         Ok(listing.unreadable.into_inner())
     }
 }
 
-/// All that is in a directory, `.git` and ignored files too, in order, and whether each is a directory.
+/// All that is in a directory, `.git` and ignored files too, in order, and whether each is a directory. None of it where
+/// anything cannot be read.
 pub(super) fn everything(jail: &Jail) -> Result<Vec<(PathBuf, bool)>, Errno> {
     let wanted = Wanted { recursive: true, include_ignored: true, ahead: usize::MAX, ..Wanted::default() };
     let jail = jail.below(Path::new("."))?;
     let listing = Listing {
         wanted: &wanted,
         jail,
+        // None is looked at.
+        rules: &Compiled::default(),
         canonical: Vec::new(),
         named: PathBuf::new(),
         choosy: false,
@@ -141,7 +152,7 @@ pub(super) fn everything(jail: &Jail) -> Result<Vec<(PathBuf, bool)>, Errno> {
         found.push((entry.path, entry.facts.is_directory));
         true
     });
-    Ok(found)
+    if listing.unreadable.into_inner() > 0 { Err(Errno::ACCESS) } else { Ok(found) }
 }
 
 impl Listing<'_> {
@@ -150,10 +161,14 @@ impl Listing<'_> {
         self.wanted.recursive
     }
 
-    /// The same as [`Self::read`], of a directory further down: one that cannot be read is counted, and has nothing in it.
+    /// The same as [`Self::read`], of a directory further down: one that cannot be read is counted, and has nothing in
+    /// it.
     pub(super) fn look(&self, folder: &Folder) -> Vec<Item> {
-        self.read(folder).unwrap_or_else(|_| {
-            self.unreadable.fetch_add(1, Ordering::Relaxed);
+        self.read(folder).unwrap_or_else(|error| {
+            // One that is gone meanwhile, or is something else by now, is missed by nobody.
+            if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) {
+                self.unreadable.fetch_add(1, Ordering::Relaxed);
+            }
             Vec::new()
         })
     }
@@ -175,8 +190,7 @@ impl Listing<'_> {
         let canonical = join(&self.canonical, path.as_os_str().as_bytes());
         let rules = if self.choosy && !self.wanted.include_ignored {
             let has = |name: &str| names.iter().any(|(own, _)| own.as_bytes() == name.as_bytes());
-            // The root's rules are its own; a repository further down begins anew.
-            rules::enter(above.clone(), directory.as_fd(), &canonical, self.wanted.dot_ignore, has)
+            self.rules.enter(above.clone(), directory.as_fd(), &canonical, self.wanted.reads(), has).rules
         } else {
             None
         };
@@ -236,8 +250,13 @@ impl Listing<'_> {
                 items.push(Item::Descend(Folder { path, above: rules.clone(), after: self.wanted.after.clone() }));
                 continue;
             }
-            // What is gone by now was not there.
-            let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let stat = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // The directory shows its names and no more.
+                Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
+                // What is gone by now was not there.
+                Err(_) => continue,
+            };
             // As it is now: it may have become something else since its name was read.
             let target = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                 let target = rustix::fs::readlinkat(&directory, name, Vec::new());

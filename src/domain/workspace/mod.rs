@@ -17,20 +17,22 @@ mod beneath;
 mod change;
 mod escape;
 mod facts;
+mod figures;
 mod list;
 mod path;
 mod place;
 mod rules;
 mod tag;
+mod temporary;
 mod versions;
 mod walk;
 
-use self::{beneath::Jail, path::in_git, tag::Tags};
+use self::{beneath::Jail, path::in_git, rules::Compiled, tag::Tags};
 pub(super) use self::{
     change::{Incoming, Written},
     facts::{Facts, HEAD},
     list::Wanted,
-    path::{PathError, Problem, RelativePath},
+    path::{MAX_PATH, PathError, Problem, RelativePath},
     versions::*,
     walk::Globs,
 };
@@ -45,6 +47,8 @@ struct Inner {
     /// The root as it was given, made absolute: the model may have that name from the user.
     given: PathBuf,
     jail: Jail,
+    /// For listings and versions alike.
+    rules: Arc<Compiled>,
     writing: Mutex<()>,
     tags: Tags,
     /// Keeps what a file held before it is changed, for a version that is being taken.
@@ -52,18 +56,19 @@ struct Inner {
 }
 
 impl Workspace {
-    /// Opens the folder, which is made if it is missing.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    /// Opens the folder, which is made if it is missing. Its versions are kept in `data_dir`.
+    pub(super) fn open(root: &Path, data_dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
         let given = std::path::absolute(root)?;
         let root = root.canonicalize()?;
         let jail = Jail::open(&root)?;
+        temporary::belong_to(data_dir, &root);
         Ok(Self::new(root, given, jail))
     }
 
     fn new(root: PathBuf, given: PathBuf, jail: Jail) -> Self {
         let (writing, tags, versions) = (Mutex::new(()), Tags::default(), OnceLock::new());
-        Self(Arc::new(Inner { root, given, jail, writing, tags, versions }))
+        Self(Arc::new(Inner { root, given, jail, rules: Arc::default(), writing, tags, versions }))
     }
 
     /// The same for tests, of both ways to resolve a path.

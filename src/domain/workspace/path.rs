@@ -11,7 +11,7 @@ use std::{
 use super::super::error::{Code, Error};
 
 /// Bytes of the longest path, as the system has it.
-const MAX_PATH: usize = 4095;
+pub(crate) const MAX_PATH: usize = 4095;
 
 /// A path below the root, as it was named. It may still hold `..` and pass through links: only opening it beneath the
 /// root tells whether it stays inside.

@@ -11,6 +11,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::temporary;
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid},
     io::Errno,
@@ -73,7 +74,7 @@ impl Place {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        let name = temporary_name();
+        let name = temporary::name();
         let parent = self.parent.try_clone()?;
         let file = rustix::fs::openat(&parent, &name, flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, mode)?;
         Ok(Staged { file: file.into(), named: Some((parent, name)) })
@@ -81,7 +82,14 @@ impl Place {
 
     /// Puts the file here, in the place of what `replaceable` has found, which gives it its mode and owner. When this
     /// is done it is on the disk.
-    pub(super) fn commit(&self, mut staged: Staged, old: Option<&Stat>) -> io::Result<File> {
+    pub(super) fn commit(&self, staged: Staged, old: Option<&Stat>) -> io::Result<File> {
+        let file = self.put(staged, old)?;
+        self.sync_parent()?;
+        Ok(file)
+    }
+
+    /// The same, before its name is on the disk; for one of many.
+    pub(super) fn put(&self, mut staged: Staged, old: Option<&Stat>) -> io::Result<File> {
         if let Some(old) = old {
             let own = staged.file.metadata()?;
             if (own.uid(), own.gid()) != (old.st_uid, old.st_gid) {
@@ -96,7 +104,7 @@ impl Place {
             Some(named) => named,
             None => {
                 // It gets a name beside its place first: giving it one cannot replace, and renaming can.
-                let (parent, name) = (self.parent.try_clone()?, temporary_name());
+                let (parent, name) = (self.parent.try_clone()?, temporary::name());
                 let open = format!("/proc/self/fd/{}", staged.file.as_raw_fd());
                 rustix::fs::linkat(CWD, &open, &parent, &name, AtFlags::SYMLINK_FOLLOW)?;
                 (parent, name)
@@ -107,7 +115,6 @@ impl Place {
             let _ = rustix::fs::unlinkat(&from, &name, AtFlags::empty());
         }
         renamed?;
-        self.sync_parent()?;
         staged.file.try_clone()
     }
 
@@ -146,6 +153,12 @@ impl Staged {
         self.file.write_all(content)
     }
 
+    /// Lets everybody run it who can read it.
+    pub(super) fn make_executable(&self) -> io::Result<()> {
+        let mode = rustix::fs::fstat(&self.file)?.st_mode;
+        Ok(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(executable(mode & 0o7777)))?)
+    }
+
     /// Brings what was written to the disk, so that little is left to do when it is put in its place.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -160,7 +173,7 @@ impl Drop for Staged {
     }
 }
 
-/// A short name of its own: the file's may already be as long as names can be.
-fn temporary_name() -> String {
-    format!(".opencode-{}.tmp", uuid::Uuid::new_v4().simple())
+/// A mode with which everybody runs who reads.
+pub(super) fn executable(mode: u32) -> u32 {
+    mode | (mode & 0o444) >> 2
 }

@@ -29,13 +29,14 @@ pub(crate) struct Globs(GlobSet);
 
 impl Workspace {
     /// Visits what is below the directory `start` (canonical, relative to the root) in the order of the paths, ignored
-    /// files and what `skip` matches left out. A start that is itself ignored is walked all the same: it was asked for by
+    /// files and what `skip` matches or `hides` says left out. A start that is itself ignored is walked all the same: it was asked for by
     /// name. Answers how many directories could not be read. Blocks.
     pub(crate) fn walk(
         &self,
         start: &Path,
         max_depth: Option<usize>,
         skip: &Globs,
+        hides: impl Fn(&Path) -> bool,
         mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
     ) -> usize {
         let wanted = Wanted {
@@ -50,17 +51,17 @@ impl Workspace {
         let walked = self.list(&RelativePath::found(start), &wanted, &mut |entry| {
             let path = if start == Path::new(".") { entry.path.clone() } else { start.join(&entry.path) };
             let depth = entry.path.components().count();
-            visit(Found { path: &path, depth, entry: &entry }).is_continue()
+            hides(&path) || visit(Found { path: &path, depth, entry: &entry }).is_continue()
         });
         walked.unwrap_or(1)
     }
 
     /// Files of that very name anywhere in the workspace, at most `limit`, looked for among the first entries of a
     /// walk.
-    pub(crate) fn namesakes(&self, name: &str, limit: usize) -> Vec<String> {
+    pub(crate) fn namesakes(&self, name: &str, limit: usize, hides: impl Fn(&Path) -> bool) -> Vec<String> {
         const LOOKED_AT: usize = 20_000;
         let (mut found, mut seen) = (Vec::new(), 0);
-        self.walk(Path::new("."), None, &Globs::default(), |entry| {
+        self.walk(Path::new("."), None, &Globs::default(), hides, |entry| {
             seen += 1;
             if !entry.is_dir() && entry.path.file_name().is_some_and(|own| own == name) {
                 found.push(entry.path.display().to_string());

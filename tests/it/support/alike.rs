@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 21] = [
+const OPTIONAL: [&str; 25] = [
     "parent_session_id",
     "summary_message_id",
     "kept_from_message_id",
@@ -25,16 +25,21 @@ const OPTIONAL: [&str; 21] = [
     "old_path",
     "old_content",
     "diff",
+    "grant",
+    "reason",
+    "permission_id",
+    "message_id",
 ];
 
 /// Texts that hold JSON.
 const JSON: [&str; 3] = ["input", "metadata", "details"];
 
 /// Endings of the names of times.
-const TIMES: [&str; 5] = ["_at", "at", "time", "timestamp", "last_activity"];
+const TIMES: [&str; 6] = ["_at", "at", "time", "timestamp", "last_activity", "deadline"];
 
 /// Prefixes of enum values.
-const ENUMS: [&str; 10] = [
+const ENUMS: [&str; 15] = [
+    "CALL_KIND_",
     "MESSAGE_ROLE_",
     "FINISH_REASON_",
     "HEALTH_STATUS_",
@@ -42,7 +47,11 @@ const ENUMS: [&str; 10] = [
     "TURN_STATUS_",
     "RESYNC_REASON_",
     "PROCESS_ENDING_",
+    "PROCESS_KIND_",
     "PERMISSION_MODE_",
+    "PERMISSION_VERDICT_",
+    "PERMISSION_RESOLVER_",
+    "PERMISSION_DECISION_",
     "FILE_CHANGE_TYPE_",
     "VERSION_CAUSE_",
 ];
@@ -75,6 +84,7 @@ fn object(fields: Map<String, Value>) -> Value {
                 at.to_string().into()
             }
             Value::Bool(false) if name == "truncated" => continue,
+            Value::Number(number) if name == "processes_unnamed" && number.as_u64() == Some(0) => continue,
             Value::Null => continue,
             value => alike(value),
         };

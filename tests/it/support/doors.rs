@@ -6,6 +6,7 @@ use tonic::metadata::MetadataMap;
 use super::{
     Answer, Following, Rest, Server, Sse,
     alike::alike,
+    permissions::with_mode,
     rpc::{self, Rpc},
 };
 
@@ -22,7 +23,9 @@ pub enum Door {
 pub struct Client {
     pub(super) door: Door,
     pub(super) rest: Rest,
-    rpc: Rpc,
+    pub(super) rpc: Rpc,
+    /// The reply token, if it has one.
+    pub(super) token: Option<String>,
 }
 
 /// A good answer: the body as REST has it, and the cursor that came with it.
@@ -44,14 +47,17 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 14] = [
+pub const CODES: [(&str, u16, tonic::Code); 17] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
     ("agent_busy", 409, tonic::Code::FailedPrecondition),
     ("stale_turn", 409, tonic::Code::FailedPrecondition),
+    ("already_resolved", 409, tonic::Code::FailedPrecondition),
     ("no_model", 409, tonic::Code::FailedPrecondition),
     ("already_exists", 409, tonic::Code::AlreadyExists),
+    ("in_progress", 409, tonic::Code::Aborted),
+    ("idempotency_key_reused", 422, tonic::Code::InvalidArgument),
     ("precondition_failed", 412, tonic::Code::Aborted),
     ("range_not_satisfiable", 416, tonic::Code::OutOfRange),
     ("too_large", 413, tonic::Code::OutOfRange),
@@ -68,7 +74,7 @@ impl Server {
             Door::Grpc => Rpc::grpc(&self.rest.base),
             Door::Rest | Door::GrpcWeb => Rpc::web(&self.rest.base),
         };
-        Client { door, rest: self.rest.clone(), rpc }
+        Client { door, rest: self.rest.clone(), rpc, token: None }
     }
 }
 
@@ -91,8 +97,18 @@ impl Client {
         self.call(("GET", "/session/stats", None), ("GetSessionStats", json!({}))).await
     }
 
+    /// `query` has `limit`, `offset`, `cursor`, `order`, `turn_id`.
+    pub async fn list_ledger(&self, query: Value) -> Outcome {
+        let mut wish = json!({"pagination": page(&query), "turn_id": query["turn_id"].as_str().unwrap_or_default()});
+        if let Some(order) = query["order"].as_str() {
+            wish["order"] = format!("SORT_ORDER_{}", order.to_uppercase()).into();
+        }
+        self.call(("GET", &with_query("/session/ledger", &query), None), ("ListLedger", wish)).await
+    }
+
     pub async fn update_session(&self, change: Value) -> Outcome {
-        self.call(("PATCH", "/session", Some(change.clone())), ("UpdateSession", change)).await
+        let rpc = with_mode(change.clone());
+        self.call(("PATCH", "/session", Some(change)), ("UpdateSession", rpc)).await
     }
 
     pub async fn reset_session(&self, wish: Value) -> Outcome {
@@ -204,7 +220,7 @@ impl Client {
     /// Sends a message and answers the turn as soon as it is accepted.
     pub async fn begin_turn(&self, wish: Value) -> Outcome {
         if self.door == Door::Rest {
-            let request = self.rest.request("POST", "/messages").header("prefer", "respond-async").json(&wish);
+            let request = self.request("POST", "/messages").header("prefer", "respond-async").json(&wish);
             let answer = Answer::of(request).await;
             if answer.status != 202 {
                 return Err(refusal(answer));
@@ -222,7 +238,7 @@ impl Client {
         if self.door != Door::Rest {
             return self.unary(rpc.0, rpc.1).await;
         }
-        let request = self.rest.request(rest.0, rest.1);
+        let request = self.request(rest.0, rest.1);
         let request = if let Some(body) = rest.2 { request.json(&body) } else { request };
         whole(Answer::of(request).await)
     }
@@ -231,7 +247,7 @@ impl Client {
         let (message, metadata) = self.rpc.unary(name, &request).await.map_err(|status| refused(&status))?;
         let mut body = alike(message);
         // What is wrapped here is the body itself there.
-        for wrapped in ["session", "message", "turn", "model"] {
+        for wrapped in ["session", "message", "turn", "model", "permission"] {
             if body.as_object().is_some_and(|fields| fields.len() == 1 && fields.contains_key(wrapped)) {
                 body = body[wrapped].take();
             }
@@ -247,7 +263,7 @@ impl Client {
             let call = self.rpc.call(rpc.0, &rpc.1).await.map_err(|status| refused(&status))?;
             return Ok(Following::Rpc(call));
         }
-        let request = self.rest.request(rest.0, rest.1);
+        let request = self.request(rest.0, rest.1);
         let request = if let Some(body) = rest.2 { request.json(&body) } else { request };
         match Sse::try_open(request).await {
             Ok(stream) => Ok(Following::Sse(Box::new(stream))),
@@ -283,7 +299,7 @@ pub(super) fn refusal(answer: Answer) -> Refusal {
     }
 }
 
-fn refused(status: &tonic::Status) -> Refusal {
+pub(super) fn refused(status: &tonic::Status) -> Refusal {
     let details = rpc::details(status);
     let code = details.reason.to_lowercase();
     let known = CODES.iter().find(|(known, ..)| code == *known).unwrap_or_else(|| panic!("no code: {status:?}"));
@@ -313,14 +329,17 @@ fn events_wish(query: &Value) -> Value {
 }
 
 /// The parts of a message as the proto has them: the tag is the name of the member.
-fn send_wish(wish: &Value) -> Value {
+pub(super) fn send_wish(wish: &Value) -> Value {
     let mut wish = wish.clone();
     for part in wish["parts"].as_array_mut().into_iter().flatten() {
         let mut fields = part.as_object().expect("a part").clone();
         let kind = fields.remove("type").expect("a type");
         *part = json!({ text(&kind): fields });
     }
-    wish
+    if let Some(way) = wish["when_busy"].as_str() {
+        wish["when_busy"] = format!("WHEN_BUSY_{}", way.to_uppercase()).into();
+    }
+    with_mode(wish)
 }
 
 pub(super) fn with_query(path: &str, query: &Value) -> String {

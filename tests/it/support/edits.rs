@@ -32,6 +32,12 @@ impl Dice {
     }
 }
 
+/// Bytes that no compression makes fewer.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    (0..bytes).map(|_| dice.below(256) as u8).collect()
+}
+
 const NAMES: [&[u8]; 18] = [
     b"a",
     b"b",

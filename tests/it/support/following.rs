@@ -29,6 +29,18 @@ impl Following {
         }
     }
 
+    /// The next event; `None` at the end, also where the server was killed.
+    pub async fn event_before_cut(&mut self) -> Option<Event> {
+        match self {
+            Self::Sse(stream) => stream.event().await,
+            Self::Rpc(call) => loop {
+                if let Some(event) = event(alike(call.next().await?.ok()?)) {
+                    return Some(event);
+                }
+            },
+        }
+    }
+
     pub async fn rest(&mut self) -> Vec<Event> {
         all(self).await
     }

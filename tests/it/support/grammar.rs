@@ -31,6 +31,8 @@ struct Judge {
     turn: Option<Turn>,
     /// The turns that have ended.
     ended: Vec<Value>,
+    /// A turn that ends without having begun.
+    left: Option<Value>,
 }
 
 /// The turn that runs.
@@ -103,7 +105,11 @@ impl Judge {
     fn turn_event(&mut self, event: &Event) {
         let (json, id) = (&event.json, event.turn_id());
         assert!(!self.ended.contains(id), "after turn_completed: {json}");
-        if event.name == "message_created" && json["message"]["role"] == "user" {
+        let runs = self.turn.as_ref().is_some_and(|turn| &turn.id == id);
+        if !runs && ["turn_failed", "turn_completed"].contains(&event.name.as_str()) {
+            return self.left(event);
+        }
+        if !runs && event.name == "message_created" && json["message"]["role"] == "user" {
             assert!(self.turn.is_none(), "two turns at once");
             let user_message = json["message"]["id"].clone();
             assert!(json["message"]["finished_at"].is_string());
@@ -117,6 +123,18 @@ impl Judge {
             self.ended.push(id.clone());
             self.turn = None;
         }
+    }
+
+    /// A turn that was queued and never began: why, and its end, whatever else runs.
+    fn left(&mut self, event: &Event) {
+        let id = event.turn_id();
+        if event.name == "turn_failed" {
+            assert_eq!(self.left.replace(id.clone()), None, "{}", event.json);
+            return;
+        }
+        assert_eq!(self.left.take().as_ref(), Some(id), "of no turn that began: {}", event.json);
+        assert!(["canceled", "error"].contains(&event.json["finish_reason"].as_str().expect("a reason")));
+        self.ended.push(id.clone());
     }
 }
 
@@ -134,7 +152,7 @@ impl Turn {
             }
             "agent_status_changed" => match json["status"].as_str() {
                 Some("idle") => self.idle = true,
-                status => assert_eq!(status, Some("processing")),
+                status => assert!(matches!(status, Some("processing" | "waiting_permission")), "{status:?}"),
             },
             "message_created" => self.created(&json["message"], messages),
             "message_updated" => {
@@ -191,6 +209,7 @@ impl Turn {
                 assert_eq!((&json["by"], self.open.as_ref()), (&"after_turn".into(), None), "{json}");
                 assert!(json["files"].as_array().is_some_and(|files| !files.is_empty()), "nothing changed: {json}");
             }
+            "permission_requested" | "permission_resolved" => {}
             "turn_failed" => self.failed = true,
             "turn_completed" => self.completed(json),
             other => panic!("{other} has no place in a turn: {json}"),

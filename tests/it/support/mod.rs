@@ -2,13 +2,19 @@
 
 pub mod alike;
 pub mod client;
+pub mod dice;
 pub mod doors;
 pub mod edits;
 pub mod files;
 pub mod fold;
 pub mod following;
 pub mod grammar;
+pub mod hold;
 pub mod model;
+pub mod permissions;
+pub mod power;
+pub mod processes;
+pub mod repeats;
 pub mod repo;
 pub mod rpc;
 pub mod server;

@@ -48,6 +48,8 @@ pub enum Step {
     Wait(Gate),
     /// Nothing more, for ever; the client has to go.
     Stall,
+    /// Nothing more but signs of life that say nothing, so often; the client has to go.
+    Pings(Duration),
     /// The connection breaks.
     Cut,
     /// A chunk that is no JSON.
@@ -180,6 +182,16 @@ impl Model {
         self.shared.answers.lock().expect("the script").push_back(answer);
     }
 
+    /// Takes back the answers that nobody has asked for.
+    pub fn forget_the_rest(&self) {
+        self.shared.answers.lock().expect("the script").clear();
+    }
+
+    /// What is left of the script is dropped.
+    pub fn forget(&self) {
+        self.shared.answers.lock().expect("the script").clear();
+    }
+
     /// Everything that it was asked so far.
     pub fn journal(&self) -> Vec<Ask> {
         self.shared.journal.lock().expect("the journal").clone()
@@ -275,6 +287,13 @@ async fn play(stream: &mut TcpStream, dialect: Dialect, steps: Vec<Step>) -> std
                 gone(stream).await;
                 return Err(std::io::ErrorKind::ConnectionReset.into());
             }
+            Step::Pings(pause) => loop {
+                send(stream, &writer.ping()).await?;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = gone(stream) => return Err(std::io::ErrorKind::ConnectionReset.into()),
+                }
+            },
             Step::Cut => return Ok(()),
             Step::Garbage => send(stream, "data: {\"this is\": no JSON\n\n").await?,
             Step::Http { .. } => panic!("an HTTP error has to be the only step of its answer"),

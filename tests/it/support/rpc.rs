@@ -112,7 +112,7 @@ impl Rpc {
         method: MethodDescriptor,
     ) -> Result<Call, Status> {
         let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await.expect("a connection");
+        client.ready().await.map_err(|error| Status::unavailable(format!("no connection: {error}")))?;
         let path = path.parse().expect("a path");
         let mut request = tonic::Request::new(request);
         for (name, value) in &self.headers {

@@ -5,7 +5,11 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
@@ -18,13 +22,30 @@ use super::{Model, PATIENCE, Rest, soon};
 pub struct Setup {
     root: Arc<TempDir>,
     env: BTreeMap<String, String>,
+    flags: Vec<String>,
+    /// What its shell starts before it goes on as the server.
+    beside: Option<String>,
+    /// Who runs it, if not who runs the tests.
+    user: Option<u32>,
+    /// As the first process of a container.
+    is_first: bool,
+    /// No file of it can grow beyond so many bytes.
+    limit: Option<u64>,
 }
 
 impl Setup {
     /// Folders of its own: a git workspace with one file in it, data, home.
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("opencode-it-").tempdir().expect("a temporary folder");
-        let setup = Self { root: Arc::new(root), env: BTreeMap::new() };
+        let setup = Self {
+            root: Arc::new(root),
+            env: BTreeMap::new(),
+            flags: Vec::new(),
+            beside: None,
+            user: None,
+            limit: None,
+            is_first: false,
+        };
         for folder in ["workspace", "home"] {
             std::fs::create_dir(setup.folder(folder)).expect("a folder");
         }
@@ -36,6 +57,8 @@ impl Setup {
             .env("OPENCODE_DATA_DIR", setup.data_dir().display())
             .env("GRPC_PORT", 0)
             .env("HTTP_PORT", 0)
+            // Tests of something else are not to be asked.
+            .env("OPENCODE_PERMISSION_MODE", "auto")
     }
 
     /// With a scripted model behind it.
@@ -47,6 +70,38 @@ impl Setup {
         let mut setup = self.clone();
         setup.env.insert(name.to_owned(), value.to_string());
         setup
+    }
+
+    pub fn flag(&self, name: &str, value: &str) -> Self {
+        let mut setup = self.clone();
+        setup.flags.extend([name.to_owned(), value.to_owned()]);
+        setup
+    }
+
+    /// Started by a shell that has started something else, in the background.
+    pub fn beside(&self, command: &str) -> Self {
+        Self { beside: Some(command.to_owned()), ..self.clone() }
+    }
+
+    /// In a process namespace of its own, whose first process it is.
+    pub fn as_first_process(&self) -> Self {
+        Self { is_first: true, ..self.clone() }
+    }
+
+    /// As a user of its own, without any right of root's; as who runs the tests where that is not root.
+    pub fn without_rights(&self) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return self.clone();
+        }
+        // One that no other test has, since the limits of a user hold for all processes of that user.
+        let user = 100_000 + std::process::id() * 1_000 + NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { user: Some(user), ..self.clone() }
+    }
+
+    /// As [`Server::limit_files`], from the start.
+    pub fn limit_files(&self, bytes: u64) -> Self {
+        Self { limit: Some(bytes), ..self.clone() }
     }
 
     pub fn workspace(&self) -> PathBuf {
@@ -64,13 +119,41 @@ impl Setup {
     /// The command, with this environment and nothing else but PATH and HOME.
     pub fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_opencode-api");
-        // A write beyond a limit is to be an error, as on a full disk, and not a signal that kills.
+        // A write beyond a limit is to be an error, as on a full disk, and not a signal that kills. Whoever starts a server
+        // may leave something open to it.
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", binary]);
+        let beside =
+            self.beside.as_ref().map(|command| format!("{command} </dev/null >/dev/null 2>&1 &")).unwrap_or_default();
+        // In blocks, as POSIX has it; the hard limit stays, so that it can be lifted.
+        let limit = self.limit.map(|bytes| format!("ulimit -S -f {}; ", bytes / 512)).unwrap_or_default();
+        let shell = |command: &mut Command, go_on: &str| {
+            command.args(["-c", &format!("trap '' XFSZ; {limit}exec 9<\"$0\"; {beside} exec {go_on} \"$@\""), binary]);
+        };
+        match self.user {
+            None if self.is_first => {
+                let user = if rustix::process::geteuid().is_root() { "" } else { "--user --map-root-user" };
+                shell(&mut command, &format!("unshare {user} --pid --fork --mount-proc --kill-child \"$0\""));
+            }
+            None => shell(&mut command, "\"$0\""),
+            // By its descriptor: that user may not be let into the folder where it was built.
+            Some(user) => {
+                self.give_to(user);
+                let rights = format!("setpriv --reuid {user} --regid {user} --clear-groups");
+                shell(&mut command, &format!("{rights} /proc/self/fd/9"));
+            }
+        }
+        command.args(&self.flags);
         command.env_clear().current_dir(self.root.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder("home"));
         command.envs(&self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// Makes the folders somebody's own.
+    fn give_to(&self, user: u32) {
+        let id = format!("{user}:{user}");
+        let given = Command::new("chown").args(["-hR", &id]).arg(self.root.path()).status();
+        assert!(given.expect("chown").success());
     }
 
     /// Starts it and waits until it answers.
@@ -140,6 +223,19 @@ impl Server {
     pub fn crash_and_restart(&mut self) {
         self.kill();
         *self = self.setup.start();
+    }
+
+    /// SIGSTOP: it does nothing until it is told to go on.
+    pub fn pause(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        kill_process(pid, Signal::STOP).expect("it runs");
+    }
+
+    /// SIGCONT. What was idle meanwhile may have been so for too long: requests take new connections.
+    pub fn go_on(&mut self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        self.rest = Rest::new(self.rest.base.clone());
+        kill_process(pid, Signal::CONT).expect("it is paused");
     }
 
     /// SIGTERM.

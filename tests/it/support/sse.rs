@@ -78,6 +78,8 @@ pub struct Sse {
     pub raw: Vec<u8>,
     /// The last id that came: what a browser would send when it reconnects.
     pub last_id: Option<String>,
+    /// It was opened before, under the same key.
+    pub replayed: bool,
 }
 
 impl Sse {
@@ -97,8 +99,9 @@ impl Sse {
         assert_eq!(status, 200);
         assert_eq!(headers["cache-control"], "no-cache, no-transform");
         assert_eq!(headers["x-accel-buffering"], "no");
+        let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
         let chunks = Box::pin(response.bytes_stream());
-        Ok(Self { chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None })
+        Ok(Self { chunks, buffer: Vec::new(), raw: Vec::new(), last_id: None, replayed })
     }
 
     /// The next block; `None` at the end. A stream that breaks off in the middle of a block fails the test.

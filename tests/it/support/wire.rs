@@ -54,6 +54,15 @@ impl Writer {
         }
     }
 
+    /// A comment, and what else the dialect has that means nothing.
+    pub fn ping(&self) -> String {
+        let ping = match self.dialect {
+            Dialect::Anthropic => anthropic(&json!({"type": "ping"})),
+            Dialect::OpenAi => openai(&json!({"content": ""}), None) + &openai(&json!({}), None),
+        };
+        format!(": still here\n\n{ping}")
+    }
+
     pub fn text(&mut self, text: &str) -> String {
         match self.dialect {
             Dialect::Anthropic => {

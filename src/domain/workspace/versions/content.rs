@@ -5,7 +5,7 @@ use std::{
     fs::File as OpenFile,
     io::{self, Read as _},
     os::fd::BorrowedFd,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use git2::ObjectType;
@@ -16,15 +16,11 @@ use rustix::{
 use sha1::Digest;
 
 use super::{
+    super::figures::Figures,
     LackReason, Limits,
-    manifest::{Figures, File, Kind},
+    manifest::{File, Kind},
     objects::{self, Keeper, MAX_STORED},
 };
-
-/// How coarse the clock of files may be: the kernel's tick is at most 10 ms.
-const TICK: Duration = Duration::from_millis(50);
-/// The same for file systems that count in seconds.
-const COARSE_TICK: Duration = Duration::from_secs(3);
 
 /// What came of reading.
 pub(super) enum Read {
@@ -51,7 +47,7 @@ pub(super) fn read(
         let Ok(target) = rustix::fs::readlinkat(dir, name, Vec::new()) else { return Ok(Read::Gone) };
         let oid = keeper.keep(ObjectType::Blob, target.as_bytes())?;
         let figures = Figures::of(&stat);
-        return Ok(Read::File(File { oid, kind, figures, racy: is_racy(figures, began), seeded: false }));
+        return Ok(Read::File(File { oid, kind, figures, racy: figures.are_racy(began), seeded: false }));
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
@@ -87,7 +83,7 @@ pub(super) fn read(
         }
     };
     let after = Figures::of(&rustix::fs::fstat(&file)?);
-    let racy = read != figures.size || after != figures || is_racy(figures, began);
+    let racy = read != figures.size || after != figures || figures.are_racy(began);
     Ok(Read::File(File { oid, kind, figures, racy, seeded: false }))
 }
 
@@ -110,13 +106,4 @@ fn hash(file: &mut OpenFile, size: u64, limits: &Limits) -> io::Result<Result<(g
     }
     // Shorter than it was: the id is of no content that ever was.
     Ok(if read == size { Ok((objects::end(hash), read)) } else { Err(LackReason::Changing) })
-}
-
-/// Whether a write after the reading may have left the figures as they are.
-pub(super) fn is_racy(figures: Figures, began: SystemTime) -> bool {
-    let last = figures.mtime.max(figures.ctime);
-    let coarse = figures.mtime % 1_000_000_000 == 0 && figures.ctime % 1_000_000_000 == 0;
-    let tick = if coarse { COARSE_TICK } else { TICK };
-    let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(tick);
-    last >= i64::try_from(began.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -8,7 +8,14 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-use super::{Lack, assemble::Seen, manifest::Dir, rules::Rules, scan::Scan};
+use super::{
+    super::{figures::Figures, rules::InForce},
+    Lack,
+    assemble::Seen,
+    links::Links,
+    manifest::Dir,
+    scan::Scan,
+};
 
 /// A directory that is to be looked at.
 pub(super) struct Job {
@@ -17,7 +24,7 @@ pub(super) struct Job {
     pub path: PathBuf,
     pub depth: usize,
     pub known: Option<Arc<Dir>>,
-    pub rules: Arc<Rules>,
+    pub rules: InForce,
     /// A rule above has changed: what was not ignored may be now.
     pub rematch: bool,
     /// Where the answer goes.
@@ -31,6 +38,11 @@ pub(super) struct Queue {
     pub open: usize,
     pub slots: Vec<Option<Seen>>,
     pub lacks: Vec<Lack>,
+    pub links: Links,
+    /// Directories that have become repositories, or have ceased to be.
+    pub repositories: Vec<(Vec<u8>, Option<Option<Figures>>)>,
+    /// Large files, for when all else is known.
+    pub late: Vec<Vec<u8>>,
     pub failure: Option<io::Error>,
 }
 

@@ -64,6 +64,8 @@ pub(in crate::domain) struct Compared<'a> {
     ask: Ask,
     /// In the order of paths.
     pub list: Vec<Difference>,
+    /// Submodules, of which one side has the commit and the other the files: nothing can be said of what is in them.
+    pub submodules: Vec<Vec<u8>>,
 }
 
 /// What a file held before and holds after.
@@ -78,6 +80,8 @@ pub(in crate::domain) struct Contents {
     pub binary: bool,
     /// Something was left out for its size.
     pub truncated: bool,
+    /// What it held is not to be had any more.
+    pub gone: bool,
     pub old_size: Option<u64>,
     pub new_size: Option<u64>,
 }
@@ -140,7 +144,10 @@ impl Versions {
             });
             let mut find = DiffFindOptions::new();
             find.renames(true).rename_limit(MAX_RENAMES).exact_match_only(!all_there);
-            diff.find_similar(Some(&mut find)).map_err(failed)?;
+            if let Err(error) = diff.find_similar(Some(&mut find)) {
+                // An object may be damaged; what can be told is told all the same.
+                tracing::warn!(%error, "renames could not be looked for");
+            }
         }
         let mut list: Vec<Difference> =
             diff.deltas().enumerate().filter_map(|(index, delta)| difference(index, &delta)).collect();
@@ -160,8 +167,9 @@ impl Versions {
                 && self.exists(&found.path);
             !is_submodule && !is_unknown(&found.path) && !found.old_path.as_deref().is_some_and(is_unknown)
         });
+        let submodules = submodules.into_iter().map(|lack| lack.path).filter(|path| self.exists(path)).collect();
         list.sort_by(|one, other| one.path.cmp(&other.path).then(one.index.cmp(&other.index)));
-        work(Compared { diff, keeper, ask, list })
+        work(Compared { diff, keeper, ask, list, submodules })
     }
 }
 
@@ -171,6 +179,18 @@ fn applicable<'a>(found: &Difference, patch: &'a [u8]) -> &'a [u8] {
     let is_same = found.old.zip(found.new).is_some_and(|(old, new)| old.oid == new.oid);
     let at = if is_same { patch.windows(DIFFERS.len()).position(|part| part == DIFFERS) } else { None };
     at.map_or(patch, |at| &patch[..=at])
+}
+
+/// Whether `git apply` refuses a patch, all of it, for this path: as on Windows it takes some names for `.git`.
+fn is_refused(path: &[u8]) -> bool {
+    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|name| {
+        let rest = [&b".git"[..], b"git~1"].into_iter().find_map(|own| {
+            let (head, rest) = name.split_at_checked(own.len())?;
+            head.eq_ignore_ascii_case(own).then_some(rest)
+        });
+        let end = |rest: &[u8]| rest.iter().find(|byte| !matches!(byte, b'.' | b' ')).is_none_or(|byte| *byte == b':');
+        rest.is_some_and(end)
+    })
 }
 
 fn difference(index: usize, delta: &git2::DiffDelta<'_>) -> Option<Difference> {
@@ -200,25 +220,34 @@ impl Ask {
 impl Compared<'_> {
     /// Whether both sides are stored and no larger than that.
     pub(in crate::domain) fn is_within(&self, found: &Difference, max_bytes: u64) -> bool {
-        let mut sides = [found.old, found.new].into_iter().flatten().filter(|side| side.mode != GITLINK);
-        sides.all(|side| self.keeper.has(side.oid) && self.keeper.size(side.oid).is_some_and(|size| size <= max_bytes))
+        Self::files(found)
+            .all(|side| self.keeper.has(side.oid) && self.keeper.size(side.oid).is_some_and(|size| size <= max_bytes))
     }
 
     /// Contents and diff of one file; what is longer than `max_text` bytes is left out.
-    pub(in crate::domain) fn contents(&self, found: &Difference, max_text: usize) -> io::Result<Contents> {
+    pub(in crate::domain) fn contents(&self, found: &Difference, max_text: usize) -> Contents {
         let size =
             |side: Option<Side>| side.filter(|side| side.mode != GITLINK).and_then(|side| self.keeper.size(side.oid));
-        let mut contents = Contents { old_size: size(found.old), new_size: size(found.new), ..Contents::default() };
-        let sides = [found.old, found.new].into_iter().flatten().filter(|side| side.mode != GITLINK);
-        let is_large =
-            [contents.old_size, contents.new_size].into_iter().flatten().any(|size| size > self.ask.max_bytes);
-        if is_large || !sides.clone().all(|side| self.keeper.has(side.oid)) {
+        let (old_size, new_size) = (size(found.old), size(found.new));
+        let mut contents = Contents { old_size, new_size, ..Contents::default() };
+        let is_large = [old_size, new_size].into_iter().flatten().any(|size| size > self.ask.max_bytes);
+        contents.gone = self.is_gone(found);
+        if is_large || contents.gone || !self.are_stored(found) {
             contents.truncated = true;
-            return Ok(contents);
+            return contents;
         }
-        let Some(mut patch) = git2::Patch::from_diff(&self.diff, found.index).map_err(failed)? else {
+        if let Err(error) = self.fill(&mut contents, found, max_text) {
+            // One damaged object says nothing of the other files.
+            tracing::warn!(%error, "a file's changes could not be made out");
+            return Contents { old_size, new_size, truncated: true, gone: true, ..Contents::default() };
+        }
+        contents
+    }
+
+    fn fill(&self, contents: &mut Contents, found: &Difference, max_text: usize) -> Result<(), git2::Error> {
+        let Some(mut patch) = git2::Patch::from_diff(&self.diff, found.index)? else {
             contents.binary = true;
-            return Ok(contents);
+            return Ok(());
         };
         let text = |side: Option<Side>| {
             side.filter(|side| side.mode != GITLINK).map(|side| self.keeper.content(side.oid).map(String::from_utf8))
@@ -227,12 +256,12 @@ impl Compared<'_> {
         let is_text = |side: &Option<Option<Result<String, _>>>| !matches!(side, Some(None | Some(Err(_))));
         contents.binary = patch.delta().flags().is_binary() || !is_text(&old) || !is_text(&new);
         if contents.binary {
-            return Ok(contents);
+            return Ok(());
         }
-        let (_, additions, deletions) = patch.line_stats().map_err(failed)?;
+        let (_, additions, deletions) = patch.line_stats()?;
         contents.additions = u32::try_from(additions).ok();
         contents.deletions = u32::try_from(deletions).ok();
-        let diff = patch.to_buf().map_err(failed)?;
+        let diff = patch.to_buf()?;
         contents.diff = Some(String::from_utf8_lossy(&diff).into_owned());
         contents.old = old.flatten().and_then(Result::ok);
         contents.new = new.flatten().and_then(Result::ok);
@@ -244,11 +273,25 @@ impl Compared<'_> {
                 contents.truncated = true;
             }
         }
-        Ok(contents)
+        Ok(())
+    }
+
+    /// The sides of a change that are files or links.
+    fn files<'a>(found: &'a Difference) -> impl Iterator<Item = Side> + 'a {
+        [found.old, found.new].into_iter().flatten().filter(|side| side.mode != GITLINK)
+    }
+
+    fn are_stored(&self, found: &Difference) -> bool {
+        Self::files(found).all(|side| self.keeper.has(side.oid))
+    }
+
+    /// Whether what it held is not to be had any more: neither stored nor known to be too large for that.
+    pub(in crate::domain) fn is_gone(&self, found: &Difference) -> bool {
+        Self::files(found).any(|side| self.keeper.size(side.oid).is_none())
     }
 
     /// All of it as one patch of at most `max_bytes`.
-    pub(in crate::domain) fn patch(&self, max_bytes: usize) -> io::Result<Patch> {
+    pub(in crate::domain) fn patch(&self, max_bytes: usize) -> Patch {
         let mut whole = Patch::default();
         // What a type change deletes comes before what it creates.
         let mut order: Vec<&Difference> = self.list.iter().collect();
@@ -257,14 +300,17 @@ impl Compared<'_> {
             let sides = || [found.old, found.new].into_iter().flatten();
             let why = if sides().any(|side| side.mode == GITLINK) {
                 Some("submodule")
+            } else if self.is_gone(found) {
+                Some("gone")
             } else if sides().any(|side| self.keeper.size(side.oid).is_none_or(|size| size > MAX_STORED)) {
                 Some("too_large")
-            } else if !sides().all(|side| self.keeper.has(side.oid)) {
-                Some("gone")
+            } else if is_refused(&found.path) || found.old_path.as_deref().is_some_and(is_refused) {
+                Some("name")
             } else {
-                match git2::Patch::from_diff(&self.diff, found.index).map_err(failed)? {
-                    Some(mut patch) => {
-                        let text = patch.to_buf().map_err(failed)?;
+                let patch = git2::Patch::from_diff(&self.diff, found.index)
+                    .and_then(|patch| patch.map(|mut patch| patch.to_buf()).transpose());
+                match patch {
+                    Ok(Some(text)) => {
                         let text = applicable(found, &text);
                         if whole.text.len() + text.len() > max_bytes {
                             Some("patch_too_large")
@@ -273,12 +319,13 @@ impl Compared<'_> {
                             None
                         }
                     }
-                    None => Some("gone"),
+                    // One damaged object says nothing of the other files.
+                    Ok(None) | Err(_) => Some("gone"),
                 }
             };
             whole.left_out.extend(why.map(|why| (found.path.clone(), why)));
         }
-        Ok(whole)
+        whole
     }
 }
 

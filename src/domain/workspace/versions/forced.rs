@@ -10,16 +10,23 @@ use std::{
 use rustix::fs::AtFlags;
 
 use super::{
+    super::figures::Figures,
     Lack,
     content::{self, Read},
-    manifest::{Dir, Figures, File, Kind},
+    links::Links,
+    manifest::{Dir, File, Kind},
     objects::Keeper,
     scan::Scan,
 };
 
 impl Scan<'_> {
     /// Files below ignored directories that the user's index has all the same.
-    pub(super) fn force(&self, keeper: &Keeper<'_>, root: &mut Dir, lacks: &mut Vec<Lack>) -> io::Result<bool> {
+    pub(super) fn force(
+        &self,
+        keeper: &Keeper<'_>,
+        root: &mut Dir,
+        (lacks, links): (&mut Vec<Lack>, &mut Links),
+    ) -> io::Result<bool> {
         let mut changed = false;
         for path in self.forced {
             let place = Path::new(OsStr::from_bytes(path));
@@ -40,6 +47,9 @@ impl Scan<'_> {
                 }
                 continue;
             };
+            if Links::is_one(&stat) {
+                links.note(path.clone(), stat.st_ino);
+            }
             let is_same = |file: &File| file.kind == kind && file.figures == Figures::of(&stat) && !file.racy;
             if root.file(path).is_some_and(is_same) {
                 continue;

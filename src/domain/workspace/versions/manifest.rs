@@ -2,11 +2,12 @@
 //! directories that are shared between one look and the next. It spares reading what is unchanged; losing it costs time
 //! and nothing else.
 
-use std::{io, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use git2::Oid;
 use rustix::fs::{FileType, Stat};
-use sha2::{Digest, Sha256};
+
+use super::super::figures::Figures;
 
 /// Name of a file or directory, as bytes: it need not be UTF-8.
 pub(super) type Name = Box<[u8]>;
@@ -45,28 +46,6 @@ pub(super) enum Kind {
     Plain,
     Executable,
     Link,
-}
-
-/// What the file system knows of a file. As long as it is the same, so is the content, unless the file is racy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Figures {
-    pub size: u64,
-    /// Nanoseconds since 1970.
-    pub mtime: i64,
-    pub ctime: i64,
-    pub inode: u64,
-}
-
-impl Figures {
-    pub(super) fn of(stat: &Stat) -> Self {
-        let nanos = |seconds: i64, part: i64| seconds.saturating_mul(1_000_000_000).saturating_add(part);
-        Self {
-            size: stat.st_size.max(0) as u64,
-            mtime: nanos(stat.st_mtime, stat.st_mtime_nsec as i64),
-            ctime: nanos(stat.st_ctime, stat.st_ctime_nsec as i64),
-            inode: stat.st_ino,
-        }
-    }
 }
 
 impl File {
@@ -179,119 +158,15 @@ impl Dir {
     }
 }
 
-/// What the file begins with: format and version.
-const MAGIC: &[u8] = b"opencode manifest 1\n";
-
-/// Stores the manifest, whole or not at all.
-pub(super) fn save(root: &Dir, file: &Path) -> io::Result<()> {
-    let mut bytes = MAGIC.to_vec();
-    write(root, &mut bytes);
-    let sum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&sum);
-    let fresh = file.with_extension("new");
-    std::fs::write(&fresh, bytes)?;
-    std::fs::rename(fresh, file)
-}
-
-/// Reads it back; none where it is missing or damaged.
-pub(super) fn load(file: &Path) -> Option<Dir> {
-    let bytes = std::fs::read(file).ok()?;
-    let (content, sum) = bytes.split_last_chunk::<32>()?;
-    if Sha256::digest(content).as_slice() != sum {
-        return None;
-    }
-    let mut rest = content.strip_prefix(MAGIC)?;
-    read(&mut rest).filter(|_| rest.is_empty())
-}
-
-fn write(dir: &Dir, out: &mut Vec<u8>) {
-    let tree = dir.tree.map(|tree| <[u8; 20]>::try_from(tree.as_bytes()).unwrap_or_default()).unwrap_or_default();
-    out.extend_from_slice(&tree);
-    out.extend_from_slice(&(dir.entries.len() as u32).to_le_bytes());
-    for (name, node) in &dir.entries {
-        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
-        out.extend_from_slice(name);
-        match node {
-            Node::Dir(dir) => {
-                out.push(0);
-                write(dir, out);
-            }
-            Node::File(file) => {
-                let kind = match file.kind {
-                    Kind::Plain => 1,
-                    Kind::Executable => 2,
-                    Kind::Link => 3,
-                };
-                out.push(kind | u8::from(file.racy) << 2 | u8::from(file.seeded) << 3);
-                out.extend_from_slice(file.oid.as_bytes());
-                let Figures { size, mtime, ctime, inode } = file.figures;
-                for figure in [size, mtime as u64, ctime as u64, inode] {
-                    out.extend_from_slice(&figure.to_le_bytes());
-                }
-            }
-        }
-    }
-}
-
-fn read(from: &mut &[u8]) -> Option<Dir> {
-    let tree = take::<20>(from)?;
-    let tree = (tree != [0; 20]).then(|| Oid::from_bytes(&tree).ok()).flatten();
-    let count = u32::from_le_bytes(take(from)?);
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        let length = usize::from(u16::from_le_bytes(take(from)?));
-        let (name, rest) = from.split_at_checked(length)?;
-        *from = rest;
-        let [flags] = take::<1>(from)?;
-        let kind = match flags & 3 {
-            0 => {
-                entries.push((name.into(), Node::Dir(Arc::new(read(from)?))));
-                continue;
-            }
-            1 => Kind::Plain,
-            2 => Kind::Executable,
-            _ => Kind::Link,
-        };
-        let oid = Oid::from_bytes(&take::<20>(from)?).ok()?;
-        let mut figure = || take::<8>(from).map(u64::from_le_bytes);
-        let figures = Figures { size: figure()?, mtime: figure()? as i64, ctime: figure()? as i64, inode: figure()? };
-        let file = File { oid, kind, figures, racy: flags & 4 != 0, seeded: flags & 8 != 0 };
-        entries.push((name.into(), Node::File(file)));
-    }
-    Some(Dir { entries, tree })
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, rest) = from.split_first_chunk::<N>()?;
-    *from = rest;
-    Some(*head)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn file(seed: u8) -> File {
+    /// A file that is another one for each seed.
+    pub(in super::super) fn file(seed: u8) -> File {
         let figures = Figures { size: 1, mtime: -2, ctime: 3, inode: u64::from(seed) };
         let oid = Oid::from_bytes(&[seed; 20]).unwrap();
         File { oid, kind: Kind::Executable, figures, racy: seed & 1 == 0, seeded: seed == 3 || seed == 6 }
-    }
-
-    #[test]
-    fn a_manifest_comes_back_as_it_was_and_damage_is_noticed() {
-        let mut root = Dir::default();
-        for (path, seed) in [("b/c/d", 1), ("a", 2), ("b/\u{e9}", 3), ("b/c/e", 6)] {
-            root.put(path.as_bytes(), Some(file(seed)));
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path().join("manifest");
-        save(&root, &at).unwrap();
-        assert_eq!(format!("{:?}", load(&at).unwrap()), format!("{root:?}"));
-        let mut bytes = std::fs::read(&at).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&at, bytes).unwrap();
-        assert!(load(&at).is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! directory. The user's repository is read where that spares work, and never written. All of this blocks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ffi::OsStr,
     io,
     os::{
@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use git2::Oid;
@@ -23,15 +24,19 @@ mod assemble;
 mod content;
 mod crew;
 mod difference;
+mod entry;
 mod forced;
 mod lack;
+mod late;
+mod links;
 mod manifest;
 mod narrow;
 mod objects;
+mod preserve;
 mod prune;
 mod restore;
 mod revision;
-mod rules;
+mod saved;
 mod scan;
 mod seed;
 mod user;
@@ -39,21 +44,21 @@ mod watch;
 
 use self::{
     content::Read,
-    manifest::{Dir, Figures, File, Kind},
+    links::Links,
+    manifest::{Dir, File, Kind},
     objects::{Keeper, Objects},
-    rules::Compiled,
+    saved::Saved,
     scan::Scan,
     seed::UserGit,
-    watch::Watch,
+    watch::{News, Watch},
 };
 pub(in crate::domain) use self::{
     difference::{Ask, Compared, Contents, Difference, DifferenceKind},
     lack::{Lack, LackReason, Limits, lacks_from, lacks_to},
     objects::{MAX_STORED, nobodys_settings},
+    revision::GitView,
 };
-
-/// What the names of half-written files begin and end with; they are in no version.
-pub(in crate::domain) const TEMPORARY: (&str, &str) = (".opencode-", ".tmp");
+use super::{Workspace, figures::Figures, rules::Compiled};
 
 /// The versions of one workspace.
 pub(in crate::domain) struct Versions {
@@ -61,12 +66,14 @@ pub(in crate::domain) struct Versions {
     root_path: PathBuf,
     folder: PathBuf,
     objects: Objects,
-    compiled: Compiled,
+    rules: Arc<Compiled>,
     state: Mutex<State>,
     /// What files were before the agent changed them, while a look that has to see them as they were is under way.
     preserved: Mutex<Option<HashMap<Vec<u8>, Option<File>>>>,
     stop: AtomicBool,
     watch: Option<Watch>,
+    /// How long what is heard stands for a look at everything.
+    trust: Duration,
 }
 
 /// How far a look goes.
@@ -80,17 +87,29 @@ pub(in crate::domain) enum Reach {
     Heard,
 }
 
+/// Paths of directories that are repositories, each with the figures of its `info/exclude`.
+type Repositories = BTreeMap<Vec<u8>, Option<Figures>>;
+
 struct State {
     manifest: Arc<Dir>,
     git: Option<UserGit>,
     /// The user's index when it was last read, and what it has although a rule ignores it.
     index: Option<(u64, i64, i64)>,
     forced: Arc<Vec<Vec<u8>>>,
-    excluded: Option<Figures>,
+    /// The repositories in it, each with the figures of what it excludes without saying so in the workspace.
+    repositories: Repositories,
+    /// The manifest as a file.
+    saved: Saved,
     /// Whether anything was ever looked at: the first look can be spared by the user's index.
     empty: bool,
     /// Whether the last look at everything came upon something that a rule ignores.
     ignored: bool,
+    /// When the last look at everything began.
+    whole: Option<Instant>,
+    /// Files that can be changed without anybody's hearing of it.
+    links: Links,
+    /// How git saw it when that was last asked.
+    view: Option<(revision::Source, Arc<GitView>)>,
 }
 
 /// What a look saw.
@@ -103,32 +122,39 @@ pub(in crate::domain) struct Looked {
 }
 
 impl Versions {
-    /// Opens the versions of the workspace `root`, kept in `folder`.
-    pub(in crate::domain) fn open(root: &Path, folder: &Path) -> io::Result<Self> {
+    /// Opens the versions of a workspace, kept in `folder`. Everything is looked at when the last such look is older than
+    /// `trust`.
+    pub(in crate::domain) fn open(workspace: &Workspace, folder: &Path, trust: Duration) -> io::Result<Self> {
+        let root = workspace.root();
         std::fs::create_dir_all(folder)?;
         let git = UserGit::of(root);
         let objects = Objects::open(&folder.join("objects.git"), git.as_ref().map(UserGit::objects).as_deref())?;
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let manifest = manifest::load(&folder.join("manifest"));
+        let manifest = saved::load(folder);
         let state = State {
             empty: manifest.is_none(),
             manifest: Arc::new(manifest.unwrap_or_default()),
             git,
             index: None,
             forced: Arc::default(),
-            excluded: None,
+            repositories: Repositories::new(),
+            saved: Saved::default(),
             ignored: false,
+            whole: None,
+            links: Links::default(),
+            view: None,
         };
         Ok(Self {
             root: fd,
             root_path: root.to_owned(),
             folder: folder.to_owned(),
             objects,
-            compiled: Compiled::default(),
+            rules: Arc::clone(&workspace.0.rules),
             state: Mutex::new(state),
             preserved: Mutex::default(),
             stop: AtomicBool::new(false),
             watch: Watch::new(),
+            trust,
         })
     }
 
@@ -151,37 +177,58 @@ impl Versions {
     fn look_around(&self, limits: &Limits, carried: &[Lack], reach: Reach) -> io::Result<Looked> {
         let mut state = self.state();
         let (seed, news) = self.meet_the_user(&mut state)?;
+        let began = Instant::now();
         let heard = self.watch.as_ref().and_then(Watch::take);
         let is_whole = carried.iter().all(|lack| lack.reason == LackReason::Ignored);
-        let only = heard.filter(|_| reach == Reach::Heard && !news && is_whole && !state.empty);
+        let is_trusted = state.whole.is_some_and(|last| last.elapsed() < self.trust) && !state.links.are_too_many();
+        let mut only = heard.filter(|_| reach == Reach::Heard && !news && is_whole && !state.empty && is_trusted);
+        if let Some(only) = &mut only {
+            let State { links, manifest, .. } = &mut *state;
+            links.ask(self.root.as_fd(), manifest, only);
+        }
+        tracing::debug!(everything = only.is_none(), "looking at the workspace");
         if only.as_ref().is_some_and(|only| only.dirty.is_empty()) {
             return Ok(Looked { tree: self.tree(&state.manifest)?, lacks: self.still(carried, &state.manifest) });
         }
-        let scanned = Scan {
-            root: self.root.as_fd(),
-            objects: &self.objects,
-            known: &state.manifest,
-            seed: seed.as_ref(),
-            compiled: &self.compiled,
-            forced: &state.forced,
-            limits,
-            stop: &self.stop,
-            watch: self.watch.as_ref(),
-            rematch: news,
-            only: only.as_ref(),
+        let scan = |only: Option<&News>| {
+            let scan = Scan {
+                root: self.root.as_fd(),
+                objects: &self.objects,
+                known: &state.manifest,
+                seed: seed.as_ref(),
+                rules: &self.rules,
+                repositories: &state.repositories,
+                forced: &state.forced,
+                limits,
+                stop: &self.stop,
+                watch: self.watch.as_ref(),
+                rematch: news,
+                only,
+            };
+            scan.run().inspect_err(|_| {
+                if let Some(watch) = &self.watch {
+                    watch.missed();
+                }
+            })
+        };
+        let mut scanned = scan(only.as_ref())?;
+        if only.is_some() && !state.links.has_all(&scanned.links) {
+            // Which files they are other names of is not known, nor whether those were changed through them.
+            tracing::debug!("looking at everything: a file has got another name");
+            only = None;
+            scanned = scan(None)?;
         }
-        .run();
-        let scanned = scanned.inspect_err(|_| {
-            if let Some(watch) = &self.watch {
-                watch.missed();
-            }
-        })?;
+        match only {
+            Some(_) => state.links.add(scanned.links),
+            None => (state.links, state.whole) = (scanned.links, Some(began)),
+        }
+        state.met(scanned.repositories, only.is_none().then_some(&scanned.root));
         let mut lacks = scanned.lacks;
         lacks.extend(self.still(carried, &scanned.root));
         state.ignored = scanned.ignored || (only.is_some() && state.ignored);
         state.manifest = Arc::new(scanned.root);
         if scanned.changed || state.empty {
-            self.save(&state.manifest);
+            self.save(&mut state);
         }
         // A first look that was cut short can still be spared work by the index.
         state.empty = state.empty && lacks.iter().any(|lack| lack.reason == LackReason::Time);
@@ -229,25 +276,8 @@ impl Versions {
         }
         keeper.plant(&mut root, false)?;
         state.manifest = Arc::new(root);
-        self.save(&state.manifest);
+        self.save(&mut state);
         Ok(Looked { tree: self.tree(&state.manifest)?, lacks: lack::bounded(lacks) })
-    }
-
-    /// Keeps what a file holds, before the agent changes it, for the look that is under way and has to see it so.
-    pub(in crate::domain) fn preserve(&self, path: &Path) -> io::Result<()> {
-        let bytes = path.as_os_str().as_bytes();
-        if self.preserved().as_ref().is_none_or(|files| files.contains_key(bytes)) {
-            return Ok(());
-        }
-        let store = self.objects.store()?;
-        let file = match self.read(&store.keeper()?, path, &Limits::none())? {
-            Read::File(file) => Some(file),
-            Read::Gone | Read::Lacks(_) => None,
-        };
-        if let Some(files) = self.preserved().as_mut() {
-            files.entry(bytes.to_vec()).or_insert(file);
-        }
-        Ok(())
     }
 
     /// Makes the trees of the last look our own, as far as they are only borrowed: a first look leaves that for later.
@@ -281,27 +311,6 @@ impl Versions {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    fn put_back(&self, looked: Looked, files: HashMap<Vec<u8>, Option<File>>) -> io::Result<Looked> {
-        let mut state = self.state();
-        let store = self.objects.store()?;
-        // The changes may have been heard of before the look, which is to be taken for one from before them.
-        if let Some(watch) = &self.watch {
-            watch.missed();
-        }
-        let mut root = Dir::clone(&state.manifest);
-        for (path, file) in files {
-            let is_versioned = root.holds(&path) || file.is_some();
-            if is_versioned && !self.is_ignored(&state, Path::new(OsStr::from_bytes(&path))) {
-                // Racy: the next look reads what is there now.
-                root.put(&path, file.map(|file| File { racy: true, ..file }));
-            }
-        }
-        store.keeper()?.plant(&mut root, false)?;
-        state.manifest = Arc::new(root);
-        self.save(&state.manifest);
-        Ok(Looked { tree: self.tree(&state.manifest)?, ..looked })
-    }
-
     fn tree(&self, root: &Dir) -> io::Result<Oid> {
         match root.tree {
             Some(tree) => Ok(tree),
@@ -325,19 +334,20 @@ impl Versions {
         rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    fn save(&self, manifest: &Dir) {
-        // Losing it costs the next start a longer look, nothing else.
-        if let Err(error) = manifest::save(manifest, &self.folder.join("manifest")) {
-            tracing::warn!(%error, "the manifest of the workspace could not be stored");
-        }
+    /// The manifest is another one. It is stored now and then, and at the end.
+    fn save(&self, state: &mut State) {
+        state.saved.changed(&state.manifest, &self.folder);
+    }
+
+    /// Stores what is not yet stored of what is known, before objects are removed that it may stand for, and at the end
+    /// of the server.
+    pub(in crate::domain) fn settle(&self) {
+        let state = &mut *self.state();
+        state.saved.settle(&state.manifest, &self.folder);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn preserved(&self) -> MutexGuard<'_, Option<HashMap<Vec<u8>, Option<File>>>> {
-        self.preserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -129,9 +129,9 @@ impl Keeper<'_> {
         fs::write(self.large.join(oid.to_string()), size.to_string())
     }
 
-    /// Whether the content is here, or in the user's repository.
+    /// Whether the content is here, or in the user's repository, and not damaged as far as its head tells.
     pub(super) fn has(&self, oid: Oid) -> bool {
-        self.odb.exists(oid)
+        self.odb.read_header(oid).is_ok()
     }
 
     /// Size of a content, stored or not; none where nothing is known of it.
@@ -246,7 +246,8 @@ pub(super) fn end(hash: Sha1) -> Oid {
 
 pub(super) fn failed(error: git2::Error) -> io::Error {
     // libgit2 has no code for a full disk; its message ends in what the system said.
-    let full = error.message().contains("No space left") || error.message().contains("Disk quota exceeded");
+    let words = ["No space left", "Disk quota exceeded", "File too large"];
+    let full = words.iter().any(|said| error.message().contains(said));
     let kind = match error.code() {
         git2::ErrorCode::NotFound => io::ErrorKind::NotFound,
         _ if full => io::ErrorKind::StorageFull,

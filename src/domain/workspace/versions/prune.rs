@@ -22,6 +22,8 @@ impl Versions {
 
     /// Removes the objects that none of these trees needs. Answers how many bytes are left. Blocks.
     pub(in crate::domain) fn prune(&self, trees: &[Oid]) -> io::Result<u64> {
+        // An older one on the disk may know directories that no tree has any more, and come to be believed again.
+        self.settle();
         let store = self.objects.store()?;
         let mut needed = HashSet::new();
         let current = self.state().manifest.tree;

@@ -3,8 +3,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -17,7 +16,16 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Versions, difference::Difference, manifest::Kind, open_above, open_dir};
+use super::{
+    super::{
+        place::{Place, executable},
+        temporary,
+    },
+    Versions,
+    difference::Difference,
+    manifest::Kind,
+    open_above, open_dir,
+};
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -74,7 +82,7 @@ impl Versions {
         for found in go {
             match self.remove(Path::new(OsStr::from_bytes(&found.path))) {
                 Ok(()) => restored.done.push(found.path.clone()),
-                Err(error) => restored.skipped.push((found.path.clone(), reason(&error)?)),
+                Err(error) => restored.skipped.push((found.path.clone(), reason(&error))),
             }
         }
         for found in come {
@@ -85,7 +93,7 @@ impl Versions {
             };
             match outcome {
                 Ok(()) => restored.done.push(found.path.clone()),
-                Err(error) => restored.skipped.push((found.path.clone(), reason(&error)?)),
+                Err(error) => restored.skipped.push((found.path.clone(), reason(&error))),
             }
         }
         Ok(restored)
@@ -113,44 +121,34 @@ impl Versions {
     fn bring(&self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let above = self.make_above(path)?;
-        let old = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-        let temporary = format!("{}{}{}", super::TEMPORARY.0, uuid::Uuid::new_v4().simple(), super::TEMPORARY.1);
-        let done = (|| {
-            if mode == 0o120_000 {
-                rustix::fs::symlinkat(OsStr::from_bytes(content), &above, &temporary)?;
-            } else {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let executable = mode & 0o111 != 0;
-                let fresh = Mode::from_raw_mode(if executable { 0o777 } else { 0o666 });
-                let mut file = File::from(rustix::fs::openat(&above, &temporary, flags, fresh)?);
-                file.write_all(content)?;
-                if let Some(old) = old.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
-                    // The bits that git does not know stay.
-                    let bits = old.st_mode & 0o7777;
-                    let bits = match (executable, Kind::of(&old) == Some(Kind::Executable)) {
-                        (true, false) => bits | (bits & 0o444) >> 2,
-                        (false, true) => bits & !0o111,
-                        (true, true) | (false, false) => bits,
-                    };
-                    rustix::fs::fchmod(&file, Mode::from_raw_mode(bits))?;
-                }
-                file.sync_all()?;
-            }
-            let put = || rustix::fs::renameat(&above, &temporary, &above, name);
-            match put() {
-                // Directories without a file are in no version, and nobody's loss.
-                Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) if is_hollow(above.as_fd(), name, 0) => {
-                    remove_hollow(above.as_fd(), name)?;
-                    put()?;
-                }
-                outcome => outcome?,
-            }
-            Ok(())
-        })();
-        if done.is_err() {
-            let _ = rustix::fs::unlinkat(&above, &temporary, AtFlags::empty());
+        let mut old = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        if old.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+            && is_hollow(above.as_fd(), name, 0)
+        {
+            // Directories without a file are in no version, and nobody's loss.
+            remove_hollow(above.as_fd(), name)?;
+            old = None;
         }
-        done
+        if mode == 0o120_000 {
+            return link(&above, name, OsStr::from_bytes(content));
+        }
+        let is_executable = mode & 0o111 != 0;
+        let place = Place::new(above, name.to_owned(), path.to_owned());
+        let mut staged = place.stage()?;
+        staged.write(content)?;
+        if is_executable {
+            staged.make_executable()?;
+        }
+        // The bits that git does not know stay.
+        let old = old.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).map(|mut stat| {
+            stat.st_mode = match (is_executable, Kind::of(&stat) == Some(Kind::Executable)) {
+                (true, false) => executable(stat.st_mode),
+                (false, true) => stat.st_mode & !0o111,
+                (true, true) | (false, false) => stat.st_mode,
+            };
+            stat
+        });
+        place.put(staged, old.as_ref()).map(drop)
     }
 
     /// The directory for a path, made where it is missing; through no link.
@@ -167,6 +165,17 @@ impl Versions {
         }
         Ok(here)
     }
+}
+
+/// Makes a link, in the place of what is there.
+fn link(above: &OwnedFd, name: &OsStr, target: &OsStr) -> io::Result<()> {
+    let temporary = temporary::name();
+    rustix::fs::symlinkat(target, above, &temporary)?;
+    let put = rustix::fs::renameat(above, &temporary, above, name);
+    if put.is_err() {
+        let _ = rustix::fs::unlinkat(above, &temporary, AtFlags::empty());
+    }
+    Ok(put?)
 }
 
 /// Directories below each other that are looked through for a file.
@@ -210,12 +219,12 @@ fn folders(above: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, Option<V
     Ok((dir, Some(names)))
 }
 
-/// Why one file could not be brought back, in one word; a full disk stops them all.
-fn reason(error: &io::Error) -> io::Result<&'static str> {
+/// Why one file could not be brought back, in one word. On a full disk the others may still find room.
+fn reason(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(io::ErrorKind::StorageFull.into()),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Ok("denied"),
-        io::ErrorKind::NotFound => Ok("gone"),
-        _ => Ok("in_the_way"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "no_room",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "denied",
+        io::ErrorKind::NotFound => "gone",
+        _ => "in_the_way",
     }
 }

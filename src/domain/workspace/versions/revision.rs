@@ -1,17 +1,26 @@
 //! Revisions of the user's own repository, read as plain files: its configuration never runs anything here.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::HashMap,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Arc, Weak},
+};
 
-use git2::{IndexEntryExtendedFlag, Oid};
+use git2::{IndexEntry, IndexEntryExtendedFlag, Oid};
+use sha2::{Digest, Sha256};
 
 use super::{
     Versions,
     difference::{Difference, DifferenceKind},
+    manifest::{Dir, Kind},
     seed::{UserGit, small},
 };
 
 /// Most steps from one name to the next.
 const MAX_STEPS: usize = 5;
+/// Bytes of the longest hash that an index ends with.
+const END: i64 = 32;
 
 impl Versions {
     /// The tree of a revision such as `HEAD`, `main`, `v1.0`, `HEAD~2` or a commit's id; none where there is no such
@@ -38,14 +47,29 @@ impl Versions {
     }
 }
 
-/// What the user's git takes for unchanged: its own content of a file may be another than the file's, where an
-/// attribute says so.
+/// What the user's git takes for unchanged although it is another thing here: its own content of a file may be another
+/// than the file's, where an attribute says so, and so may its mode.
 #[derive(Default)]
 pub(in crate::domain) struct GitView {
-    /// The contents of files that are as git saw them.
-    same: HashMap<Vec<u8>, Oid>,
+    /// Content and mode, in git's view, of files that are as git saw them.
+    same: HashMap<Vec<u8>, (Oid, u32)>,
     /// Those of files that a sparse checkout leaves out.
-    absent: HashMap<Vec<u8>, Oid>,
+    absent: HashMap<Vec<u8>, (Oid, u32)>,
+    /// The same for the same view.
+    tag: [u8; 32],
+}
+
+/// What a view was made of, by which it is known whether it still holds.
+pub(super) struct Source {
+    /// The figures of the user's index, and what it ends with: a hash of all of it.
+    index: Option<((u64, i64, i64), Vec<u8>)>,
+    manifest: Weak<Dir>,
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index && self.manifest.ptr_eq(&other.manifest)
+    }
 }
 
 impl GitView {
@@ -56,26 +80,69 @@ impl GitView {
             DifferenceKind::Deleted => &self.absent,
             DifferenceKind::Created | DifferenceKind::Renamed | DifferenceKind::TypeChanged => return false,
         };
-        found.old.is_some_and(|side| known.get(&found.path) == Some(&side.oid))
+        found.old.is_some_and(|side| known.get(&found.path) == Some(&(side.oid, side.mode)))
+    }
+
+    /// The same for the same view.
+    pub(in crate::domain) fn tag(&self) -> &[u8; 32] {
+        &self.tag
     }
 }
 
 impl Versions {
     /// The user's index, as far as its figures are those of the files. Blocks.
-    pub(in crate::domain) fn as_git_sees_it(&self) -> io::Result<GitView> {
-        let state = self.state();
-        let entries = state.git.as_ref().and_then(|git| git.entries(&self.folder.join("index")));
-        let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
-        let mut view = GitView::default();
-        for entry in entries.into_iter().filter(|entry| (entry.flags >> 12) & 3 == 0) {
-            if state.manifest.file(&entry.path).is_some_and(|file| file.figures.is_of(&entry)) {
-                view.same.insert(entry.path, entry.id);
-            } else if entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0 {
-                view.absent.insert(entry.path, entry.id);
-            }
+    pub(in crate::domain) fn as_git_sees_it(&self) -> io::Result<Arc<GitView>> {
+        let mut state = self.state();
+        let index = state.git.as_ref().and_then(|git| Some((git.index_figures()?, end_of(&git.folder.join("index"))?)));
+        let source = Source { index, manifest: Arc::downgrade(&state.manifest) };
+        if let Some((_, view)) = state.view.as_ref().filter(|(last, _)| *last == source) {
+            return Ok(Arc::clone(view));
         }
+        let entries = state.git.as_ref().map(|git| git.entries(&self.folder.join("index"))).transpose()?.flatten();
+        let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
+        let view = Arc::new(GitView::new(entries, &state.manifest));
+        state.view = Some((source, Arc::clone(&view)));
         Ok(view)
     }
+}
+
+impl GitView {
+    fn new(entries: Vec<IndexEntry>, manifest: &Dir) -> Self {
+        let (mut view, mut hash) = (Self::default(), Sha256::new());
+        for entry in entries.into_iter().filter(|entry| (entry.flags >> 12) & 3 == 0) {
+            let theirs = (entry.id, entry.mode);
+            let known = match manifest.file(&entry.path) {
+                Some(file) if !file.figures.is_of(&entry) => continue,
+                // Nothing to tell apart, as of most files.
+                Some(file) if file.oid == entry.id && bits(file.kind) == entry.mode => continue,
+                Some(_) => &mut view.same,
+                None if entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0 => &mut view.absent,
+                None => continue,
+            };
+            hash.update(format!("{theirs:?} {:?}\n", entry.path));
+            known.insert(entry.path, theirs);
+        }
+        view.tag = hash.finalize().into();
+        view
+    }
+}
+
+/// A kind as the index has it.
+fn bits(kind: Kind) -> u32 {
+    match kind {
+        Kind::Plain => 0o100_644,
+        Kind::Executable => 0o100_755,
+        Kind::Link => 0o120_000,
+    }
+}
+
+/// The last bytes of a file.
+fn end_of(path: &Path) -> Option<Vec<u8>> {
+    let mut file = std::fs::File::open(path).ok()?;
+    file.seek(SeekFrom::End(-END)).ok()?;
+    let mut end = Vec::new();
+    file.take(END as u64).read_to_end(&mut end).ok()?;
+    Some(end)
 }
 
 /// The commit that a name stands for.

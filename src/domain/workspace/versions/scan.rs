@@ -18,21 +18,24 @@ use std::{
     },
 };
 
-use git2::IndexEntry;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
 use super::{
-    Lack, LackReason, Limits,
+    super::{
+        figures::Figures,
+        rules::{Compiled, InForce, Reads},
+    },
+    Lack, LackReason, Limits, Repositories,
     assemble::{Seen, assemble},
-    content::{self, Read},
     crew::{Job, Queue, Shared},
+    entry::names,
     forced::is_within,
-    manifest::{Dir, File, Kind, Name, Node},
+    links::Links,
+    manifest::{Dir, File, Name, Node},
     objects::{Keeper, Objects},
-    rules::{Compiled, Rules},
     seed::Seed,
     watch::{News, Watch},
 };
@@ -40,7 +43,7 @@ use super::{
 /// Directories below each other that a look follows.
 const MAX_DEPTH: usize = 512;
 /// Threads of a look.
-const MAX_THREADS: usize = 4;
+pub(super) const MAX_THREADS: usize = 4;
 
 /// What a look needs to know.
 pub(super) struct Scan<'a> {
@@ -48,7 +51,9 @@ pub(super) struct Scan<'a> {
     pub objects: &'a Objects,
     pub known: &'a Dir,
     pub seed: Option<&'a Seed>,
-    pub compiled: &'a Compiled,
+    pub rules: &'a Compiled,
+    /// The repositories in it that are known.
+    pub repositories: &'a Repositories,
     /// Ignored by a rule, but in the user's index.
     pub forced: &'a [Vec<u8>],
     pub limits: &'a Limits,
@@ -64,6 +69,10 @@ pub(super) struct Scan<'a> {
 pub(super) struct Scanned {
     pub root: Dir,
     pub lacks: Vec<Lack>,
+    /// Files that have other names.
+    pub links: Links,
+    /// Directories that have become repositories, with the figures of what they exclude, or have ceased to be.
+    pub repositories: Vec<(Vec<u8>, Option<Option<Figures>>)>,
     /// Whether anything is another than it was.
     pub changed: bool,
     /// Whether a rule ignored anything.
@@ -73,14 +82,22 @@ pub(super) struct Scanned {
 impl Scan<'_> {
     /// Looks at everything. Blocks.
     pub(super) fn run(&self) -> io::Result<Scanned> {
-        let root = rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty())?;
+        let root = match rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty()) {
+            Ok(root) => root,
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let lacks = vec![Lack::below(Vec::new(), LackReason::Unreadable)];
+                let (root, links, repositories) = (Dir::default(), Links::default(), Vec::new());
+                return Ok(Scanned { root, lacks, links, repositories, changed: true, ignored: false });
+            }
+            Err(error) => return Err(error.into()),
+        };
         let job = Job {
             above: Arc::new(root),
             name: ".".into(),
             path: PathBuf::new(),
             depth: 0,
             known: Some(Arc::new(self.known.clone())),
-            rules: Arc::default(),
+            rules: None,
             rematch: self.rematch,
             slot: 0,
         };
@@ -103,16 +120,18 @@ impl Scan<'_> {
         let mut root = assemble(&mut queue.slots, 0, &mut changed).map(Arc::unwrap_or_clone).unwrap_or_default();
         let store = self.objects.store()?;
         let keeper = store.keeper()?;
-        changed |= self.force(&keeper, &mut root, &mut queue.lacks)?;
+        self.read_late(std::mem::take(&mut queue.late), &mut root, &mut queue.lacks)?;
+        changed |= self.force(&keeper, &mut root, (&mut queue.lacks, &mut queue.links))?;
         keeper.plant(&mut root, self.seed.is_some())?;
-        Ok(Scanned { root, lacks: queue.lacks, changed, ignored })
+        let Queue { lacks, links, repositories, .. } = queue;
+        Ok(Scanned { root, lacks, links, repositories, changed, ignored })
     }
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Shared<'_> {
-    fn lacks(&self, lack: Lack) {
+    pub(super) fn lacks(&self, lack: Lack) {
         self.lock().lacks.push(lack);
     }
 
@@ -159,18 +178,20 @@ impl Shared<'_> {
 
     /// A directory that is as it was, on the way to one that may not be.
     fn pass_through(&self, job: &Job, dir: OwnedFd, known: &Dir) {
-        let (rules, _) = self.rules(job, &dir, true, true);
+        // Neither is it as a repository, of which nobody hears below it.
+        let has = |name: &str| rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let (rules, _) = self.rules(job, &dir, has);
         let dir = Arc::new(dir);
         let (mut jobs, mut kept) = (Vec::new(), Vec::new());
         for (name, node) in &known.entries {
             let Node::Dir(below) = node else { continue };
             let path = job.path.join(OsStr::from_bytes(name));
-            if self.scan.leads_to_forced(&path) && rules.ignores(&path, true) {
+            if self.scan.leads_to_forced(&path) && ignores(&rules, &path, true) {
                 // Nothing of it belongs to a version but what the user's index has.
                 continue;
             }
             if self.leads_to_change(&path) {
-                let (above, rules, name) = (Arc::clone(&dir), Arc::clone(&rules), OsStr::from_bytes(name).to_owned());
+                let (above, rules, name) = (Arc::clone(&dir), rules.clone(), OsStr::from_bytes(name).to_owned());
                 let known = Some(Arc::clone(below));
                 jobs.push(Job { above, name, path, depth: job.depth + 1, known, rules, rematch: false, slot: 0 });
             } else {
@@ -205,11 +226,14 @@ impl Shared<'_> {
         keeper: &Keeper<'_>,
         job: &Job,
         dir: OwnedFd,
-        entries: Vec<(OsString, FileType)>,
+        (entries, is_repository): (Vec<(OsString, FileType)>, bool),
     ) -> io::Result<()> {
         let known = job.known.as_deref();
-        let has = |wanted: &str| entries.iter().any(|(name, _)| name == wanted);
-        let (rules, rematch) = self.rules(job, &dir, has(".gitignore"), has(".gitattributes"));
+        let has = |wanted: &str| match wanted {
+            ".git" => is_repository,
+            _ => entries.iter().any(|(name, _)| name == wanted),
+        };
+        let (rules, rematch) = self.rules(job, &dir, has);
         let dir = Arc::new(dir);
         let seed = self.scan.seed.map(|seed| (seed, seed.below(&job.path)));
         let (mut files, mut same, mut jobs, mut kept) = (Vec::new(), true, Vec::new(), Vec::new());
@@ -225,6 +249,7 @@ impl Shared<'_> {
                 && old.is_as(&stat)
             {
                 // What most files are costs nothing but the look.
+                self.note_link(|| job.path.join(OsStr::from_bytes(name)), &stat);
                 files.push((Cow::Borrowed(name), *old));
                 continue;
             }
@@ -236,7 +261,7 @@ impl Shared<'_> {
                         Some(Node::File(_)) | None => None,
                     };
                     let is_forced = self.scan.leads_to_forced(&path);
-                    if (rematch || old.is_none() || is_forced) && rules.ignores(&path, true) {
+                    if (rematch || old.is_none() || is_forced) && ignores(&rules, &path, true) {
                         self.ignored.store(true, Ordering::Relaxed);
                         if old.is_some() && !is_forced {
                             self.lacks(Lack::below(path.into_os_string().into_vec(), LackReason::Ignored));
@@ -249,7 +274,7 @@ impl Shared<'_> {
                         kept.push((name.as_bytes().into(), Arc::clone(old)));
                         continue;
                     }
-                    let (above, rules) = (Arc::clone(&dir), Arc::clone(&rules));
+                    let (above, rules) = (Arc::clone(&dir), rules.clone());
                     jobs.push(Job { above, name, path, depth: job.depth + 1, known: old, rules, rematch, slot: 0 });
                 }
                 FileType::RegularFile | FileType::Symlink => {
@@ -257,14 +282,14 @@ impl Shared<'_> {
                         Some(Node::File(old)) => Some(old),
                         Some(Node::Dir(_)) | None => None,
                     };
-                    if (rematch || old.is_none()) && rules.ignores(&path, false) && !self.scan.is_forced(&path) {
+                    if (rematch || old.is_none()) && ignores(&rules, &path, false) && !self.scan.is_forced(&path) {
                         self.ignored.store(true, Ordering::Relaxed);
                         if old.is_some() {
                             self.lacks(Lack::file(path.into_os_string().into_vec(), LackReason::Ignored));
                         }
                         continue;
                     }
-                    match self.file(keeper, dir.as_fd(), &name, &path, old, (&rules, seed))? {
+                    match self.file(keeper, dir.as_fd(), &name, &path, old, (rules.as_deref(), seed))? {
                         Some((file, unchanged)) => {
                             same &= unchanged;
                             files.push((Cow::Owned(name.into_vec()), file));
@@ -283,65 +308,21 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// A file as it is now, and whether it is as it was. None if it is gone or unknown.
-    fn file(
-        &self,
-        keeper: &Keeper<'_>,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &Path,
-        old: Option<&File>,
-        (rules, seed): (&Rules, Option<(&Seed, &[IndexEntry])>),
-    ) -> io::Result<Option<(File, bool)>> {
-        let Some(stat) = stat(dir, name.as_bytes()) else { return Ok(None) };
-        let Some(kind) = Kind::of(&stat) else { return Ok(None) };
-        if let Some(old) = old.filter(|old| old.is_as(&stat)) {
-            return Ok(Some((*old, true)));
-        }
-        if let Some((seed, below)) = seed
-            && let Some(file) = seed.file(below, keeper, path, kind, &stat, rules)
-        {
-            return Ok(Some((file, false)));
-        }
-        match content::read(keeper, dir, name, kind, self.scan.limits)? {
-            Read::File(file) => {
-                let unchanged = old.is_some_and(|old| (old.oid, old.kind) == (file.oid, file.kind));
-                // New figures are kept, but make no new tree.
-                let known = old.is_some_and(|old| old.figures == file.figures && old.racy == file.racy);
-                Ok(Some((file, unchanged && known)))
-            }
-            Read::Gone => Ok(None),
-            Read::Lacks(reason) => {
-                self.lacks(Lack::file(path.as_os_str().as_bytes().to_vec(), reason));
-                Ok(None)
-            }
-        }
-    }
-
-    /// The rules in this directory, which may have files of them, and whether one of them is another than it was.
-    fn rules(&self, job: &Job, dir: &OwnedFd, may_ignore: bool, may_convert: bool) -> (Arc<Rules>, bool) {
-        let compiled = self.scan.compiled;
-        let mut rules = Arc::clone(&job.rules);
-        let mut rematch = job.rematch;
-        if job.depth == 0 {
-            // What the user's own repository excludes; a repository below has its own, which git reads there alone.
-            if let Ok(info) = rustix::fs::openat(dir, ".git/info", DIRECTORY, Mode::empty()) {
-                let ignored = compiled.ignored(info.as_fd(), "exclude", &job.path).map(|(_, rules)| rules);
-                let converted = self.scan.seed.and_then(|_| compiled.converted(info.as_fd(), "attributes", &job.path));
-                rules = Rules::below(&rules, ignored, converted);
-            }
-        }
+    /// The rules in this directory, and whether one of them is another than it was.
+    fn rules(&self, job: &Job, dir: &OwnedFd, has: impl Fn(&str) -> bool) -> (InForce, bool) {
+        let reads = Reads { dot_ignore: false, attributes: self.scan.seed.is_some() };
+        let path = job.path.as_os_str().as_bytes();
+        let entered = self.scan.rules.enter(job.rules.clone(), dir.as_fd(), path, reads, has);
         let known = job.known.as_ref().and_then(|known| match known.get(b".gitignore") {
             Some(Node::File(file)) => Some(file.figures),
             Some(Node::Dir(_)) | None => None,
         });
-        let own = may_ignore.then(|| compiled.ignored(dir.as_fd(), ".gitignore", &job.path)).flatten();
-        if own.as_ref().map(|(figures, _)| *figures) != known {
-            rematch = true;
+        let repository = self.scan.repositories.get(path).copied();
+        if entered.repository != repository {
+            self.lock().repositories.push((path.to_vec(), entered.repository));
         }
-        let converted = self.scan.seed.filter(|_| may_convert);
-        let converted = converted.and_then(|_| compiled.converted(dir.as_fd(), ".gitattributes", &job.path));
-        (Rules::below(&rules, own.map(|(_, rules)| rules), converted), rematch)
+        let rematch = job.rematch || entered.gitignore != known || entered.repository != repository;
+        (entered.rules, rematch)
     }
 
     fn answer(&self, job: &Job, files: Option<Vec<(Name, File)>>, kept: Vec<(Name, Arc<Dir>)>, mut jobs: Vec<Job>) {
@@ -363,29 +344,10 @@ impl Shared<'_> {
     }
 }
 
-fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
-    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+fn ignores(rules: &InForce, path: &Path, is_directory: bool) -> bool {
+    rules.as_ref().is_some_and(|rules| rules.ignores(path.as_os_str().as_bytes(), is_directory))
 }
 
-/// The names in a directory that can belong to a version or lead to what does.
-fn names(dir: &OwnedFd) -> Result<Vec<(OsString, FileType)>, Errno> {
-    let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut found = Vec::new();
-    let mut entries = rustix::fs::RawDir::new(dir, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        let is_ours =
-            || name.starts_with(super::TEMPORARY.0.as_bytes()) && name.ends_with(super::TEMPORARY.1.as_bytes());
-        if name == b"." || name == b".." || name.eq_ignore_ascii_case(b".git") || is_ours() {
-            continue;
-        }
-        match entry.file_type() {
-            FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Unknown => {
-                found.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
-            }
-            _ => {}
-        }
-    }
-    Ok(found)
+fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Option<Stat> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()
 }

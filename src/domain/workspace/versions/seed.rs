@@ -2,7 +2,7 @@
 //! workspace need not read them all. Read as plain files; nothing of the user's is opened by git or written.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
@@ -12,10 +12,9 @@ use git2::{IndexEntry, IndexEntryExtendedFlag, IndexEntryFlag};
 use rustix::fs::Stat;
 
 use super::{
-    content::is_racy,
-    manifest::{Figures, File, Kind},
+    super::{figures::Figures, rules::Rules},
+    manifest::{File, Kind},
     objects::Keeper,
-    rules::Rules,
 };
 
 /// Bytes of the largest index that is read.
@@ -78,14 +77,22 @@ impl UserGit {
         ))
     }
 
-    /// The entries of the index. One that libgit2 cannot read gives none. `copy` is where it may be copied to.
-    pub(super) fn entries(&self, copy: &Path) -> Option<(Vec<IndexEntry>, i64)> {
-        let (_, written, _) = self.index_figures().filter(|(_, _, size)| *size as u64 <= MAX_INDEX)?;
-        fs::copy(self.folder.join("index"), copy).ok()?;
+    /// The entries of the index. One that libgit2 cannot read gives none. `copy` is where it may be copied to; fails
+    /// where there is no room for that.
+    pub(super) fn entries(&self, copy: &Path) -> io::Result<Option<(Vec<IndexEntry>, i64)>> {
+        let figures = self.index_figures().filter(|(_, _, size)| *size as u64 <= MAX_INDEX);
+        let Some((_, written, _)) = figures else { return Ok(None) };
+        let copied = fs::copy(self.folder.join("index"), copy);
         // Opening reads it.
-        let entries = git2::Index::open(copy).ok().map(|index| index.iter().collect());
+        let entries = copied.as_ref().ok().and_then(|_| git2::Index::open(copy).ok());
+        let entries = entries.map(|index| (index.iter().collect(), written));
         let _ = fs::remove_file(copy);
-        Some((entries?, written))
+        match copied.map_err(|error| (error.kind(), error)) {
+            Err((io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge, error)) => {
+                Err(error)
+            }
+            Ok(_) | Err(_) => Ok(entries),
+        }
     }
 }
 
@@ -145,7 +152,7 @@ impl Seed {
         path: &Path,
         kind: Kind,
         stat: &Stat,
-        rules: &Rules,
+        rules: Option<&Rules>,
     ) -> Option<File> {
         let name = path.as_os_str().as_bytes();
         let place = below.binary_search_by(|entry| entry.path.as_slice().cmp(name)).ok()?;
@@ -159,8 +166,8 @@ impl Seed {
         let same = entry.mode == mode
             && figures.is_of(entry)
             // Written as late as the index itself: git would look again too.
-            && !is_racy(figures, UNIX_EPOCH + Duration::from_nanos(self.written.max(0) as u64));
-        if !same || rules.converts(path) {
+            && !figures.are_racy(UNIX_EPOCH + Duration::from_nanos(self.written.max(0) as u64));
+        if !same || rules.is_some_and(|rules| rules.converts(name)) {
             return None;
         }
         keeper.is_blob_of(entry.id, figures.size).then_some(File {

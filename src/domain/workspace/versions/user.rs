@@ -1,19 +1,23 @@
 //! The user's own repository and rules, as far as they make a difference to a version.
 
 use std::{
+    ffi::OsStr,
     io,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType};
 
 use super::{
+    super::{
+        figures::Figures,
+        rules::{InForce, Reads},
+    },
     State, Versions,
-    manifest::{self, Dir, Figures, File},
+    manifest::{self, Dir, File},
     open_dir,
-    rules::Rules,
     seed::{self, Seed, UserGit},
 };
 
@@ -22,8 +26,7 @@ impl Versions {
     /// may make a difference to any file.
     pub(super) fn meet_the_user(&self, state: &mut State) -> io::Result<(Option<Seed>, bool)> {
         let git = UserGit::of(&self.root_path);
-        let excluded = self.excluded();
-        let mut news = std::mem::replace(&mut state.excluded, excluded) != excluded;
+        let mut news = state.repositories.iter().any(|(path, known)| self.excluded(path) != *known);
         if git != state.git {
             self.objects.borrow_from(git.as_ref().map(UserGit::objects).as_deref())?;
             // What was borrowed may be gone with the repository that had it.
@@ -35,8 +38,8 @@ impl Versions {
         if figures == state.index && !(state.empty && figures.is_some()) {
             return Ok((None, news));
         }
+        let entries = state.git.as_ref().map(|git| git.entries(&self.folder.join("index"))).transpose()?.flatten();
         state.index = figures;
-        let entries = state.git.as_ref().and_then(|git| git.entries(&self.folder.join("index")));
         let Some((entries, written)) = entries else {
             news |= !state.forced.is_empty();
             state.forced = Arc::default();
@@ -48,58 +51,71 @@ impl Versions {
         Ok((state.empty.then(|| Seed::new((entries, written))), news))
     }
 
-    /// The figures of what the user's repository excludes without saying so in the workspace.
-    fn excluded(&self) -> Option<Figures> {
-        let info = open_dir(self.root.as_fd(), Path::new(".git/info"))?;
+    /// The figures of what a repository excludes without saying so in the workspace.
+    fn excluded(&self, repository: &[u8]) -> Option<Figures> {
+        let info = open_dir(self.root.as_fd(), &Path::new(OsStr::from_bytes(repository)).join(".git/info"))?;
         let stat = rustix::fs::statat(info, "exclude", AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(Figures::of(&stat))
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Figures::of(&stat))
     }
 
     /// Whether a rule ignores a path or a directory above it. To be asked in the order of paths, or it is slow.
     pub(super) fn ignores(&self) -> impl Fn(&Path) -> bool {
-        let base = std::cell::RefCell::new(Vec::<(PathBuf, Arc<Rules>, bool)>::new());
+        let base = std::cell::RefCell::new(Vec::<(PathBuf, InForce, bool)>::new());
         move |path: &Path| {
+            let ignores = |rules: &InForce, path: &Path, is_directory| {
+                rules.as_ref().is_some_and(|rules| rules.ignores(path.as_os_str().as_bytes(), is_directory))
+            };
             let mut known = base.borrow_mut();
             let above = path.parent().unwrap_or(Path::new(""));
             // Most have their directory with the one before.
             if let Some((dir, rules, is_ignored)) = known.last()
                 && dir.as_os_str() == above.as_os_str()
             {
-                return *is_ignored || rules.ignores(path, false);
+                return *is_ignored || ignores(rules, path, false);
             }
             while known.last().is_some_and(|(dir, ..)| !above.starts_with(dir)) {
                 known.pop();
             }
             if known.is_empty() {
-                known.push((PathBuf::new(), self.rules_of(Path::new(""), &Arc::default()), false));
+                known.push((PathBuf::new(), self.rules_of(Path::new(""), None), false));
             }
             let depth = known.last().map_or(0, |(dir, ..)| dir.components().count());
             let mut dir = known.last().map(|(dir, ..)| dir.clone()).unwrap_or_default();
             for name in above.components().skip(depth) {
                 let Some((_, rules, is_ignored)) = known.last().cloned() else { return false };
                 dir.push(name);
-                let is_ignored = is_ignored || rules.ignores(&dir, true);
-                known.push((dir.clone(), self.rules_of(&dir, &rules), is_ignored));
+                let is_ignored = is_ignored || ignores(&rules, &dir, true);
+                known.push((dir.clone(), self.rules_of(&dir, rules), is_ignored));
             }
-            known.last().is_some_and(|(_, rules, is_ignored)| *is_ignored || rules.ignores(path, false))
+            known.last().is_some_and(|(_, rules, is_ignored)| *is_ignored || ignores(rules, path, false))
         }
     }
 
-    fn rules_of(&self, dir: &Path, above: &Arc<Rules>) -> Arc<Rules> {
+    fn rules_of(&self, dir: &Path, above: InForce) -> InForce {
         let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let Some(fd) = open_dir(self.root.as_fd(), here) else { return Arc::clone(above) };
-        let mut rules = Arc::clone(above);
-        if dir.as_os_str().is_empty()
-            && let Some(info) = open_dir(self.root.as_fd(), Path::new(".git/info"))
-        {
-            rules = Rules::below(&rules, self.compiled.ignored(info.as_fd(), "exclude", dir).map(|(_, own)| own), None);
-        }
-        Rules::below(&rules, self.compiled.ignored(fd.as_fd(), ".gitignore", dir).map(|(_, own)| own), None)
+        let Some(fd) = open_dir(self.root.as_fd(), here) else { return above };
+        self.rules.enter_unread(above, fd.as_fd(), dir.as_os_str().as_bytes(), Reads::default()).rules
     }
 
     pub(super) fn is_ignored(&self, state: &State, path: &Path) -> bool {
         let bytes = path.as_os_str().as_bytes();
         state.forced.binary_search_by(|own| own.as_slice().cmp(bytes)).is_err() && self.ignores()(path)
+    }
+}
+
+impl State {
+    /// What a look came upon: directories that are repositories now, or are none any more. A look at everything also
+    /// tells what is gone.
+    pub(super) fn met(&mut self, news: Vec<(Vec<u8>, Option<Option<Figures>>)>, all: Option<&Dir>) {
+        if let Some(root) = all {
+            self.repositories.retain(|path, _| path.is_empty() || root.holds(path));
+        }
+        for (path, repository) in news {
+            match repository {
+                Some(excluded) => self.repositories.insert(path, excluded),
+                None => self.repositories.remove(&path),
+            };
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::manifest::{Dir, Node};
+use super::{
+    super::temporary,
+    manifest::{Dir, Node},
+};
 
 /// Most directories that are watched: each takes about a kilobyte of the kernel.
 const MAX_DIRECTORIES: usize = 50_000;
@@ -61,6 +64,19 @@ struct Heard {
     missed: bool,
     /// No more directories can be watched here.
     deaf: bool,
+    /// The last look came upon a file system that others may change: what is heard there is not all.
+    shared: bool,
+}
+
+/// File systems that nobody but this machine changes, by what statfs says of them: ext2 to ext4, XFS, Btrfs, tmpfs,
+/// overlayfs, ZFS, F2FS, bcachefs.
+const LOCAL: [u32; 8] =
+    [0x0000_ef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e];
+
+/// Whether all changes of a directory are made on this machine. One on a network is not, and of one that is not known
+/// here, such as FUSE, that cannot be said.
+fn is_local(dir: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(dir).is_ok_and(|found| LOCAL.contains(&(found.f_type as u32)))
 }
 
 impl Watch {
@@ -87,7 +103,12 @@ impl Watch {
             | WatchFlags::MOVED_TO
             | WatchFlags::ONLYDIR
             | WatchFlags::EXCL_UNLINK;
+        let is_local = is_local(dir);
         let mut heard = self.heard();
+        if !is_local && !heard.shared {
+            tracing::debug!(path = %path.display(), "changes may be made elsewhere; all are found by looking");
+        }
+        heard.shared |= !is_local;
         if heard.deaf {
             return;
         }
@@ -104,11 +125,12 @@ impl Watch {
     }
 
     /// Hears all that has happened up to now. Answers the directories that may have changed, and forgets them; none
-    /// where everything has to be looked at.
+    /// where everything has to be looked at, which the caller does then.
     pub(super) fn take(&self) -> Option<News> {
         let mut heard = self.drain();
         let news = std::mem::take(&mut heard.news);
-        let missed = std::mem::replace(&mut heard.missed, false);
+        // Whether anything is shared is seen anew by the look at everything that follows.
+        let missed = std::mem::take(&mut heard.missed) | std::mem::take(&mut heard.shared);
         (!missed && !heard.deaf).then_some(news)
     }
 
@@ -150,7 +172,7 @@ impl Watch {
 
 impl Heard {
     fn take_in(&mut self, number: i32, events: ReadFlags, name: &[u8]) {
-        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+        if events.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT) {
             self.missed = true;
             return;
         }
@@ -158,22 +180,50 @@ impl Heard {
             self.paths.remove(&number);
             return;
         }
-        let is_ours = name.starts_with(super::TEMPORARY.0.as_bytes()) && name.ends_with(super::TEMPORARY.1.as_bytes());
-        if is_ours || name.eq_ignore_ascii_case(b".git") {
+        if temporary::is_one(name) {
             return;
         }
-        if events.contains(ReadFlags::ISDIR) && events.intersects(ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO) {
+        // In no version; but where a repository begins or ceases to be, other rules hold.
+        let is_below = events.contains(ReadFlags::ISDIR) && !name.eq_ignore_ascii_case(b".git");
+        if is_below && events.intersects(ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO) {
             // Another directory may have this name now, whose content nobody heard of; and what is heard below has the
             // old name.
             self.missed = true;
             return;
         }
         if let Some(path) = self.paths.get(&number) {
-            if events.contains(ReadFlags::ISDIR) && events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            if is_below && events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                 let above: &[u8] = if path.is_empty() { b"" } else { b"/" };
                 self.news.fresh.insert([path, above, name].concat());
             }
             self.news.dirty.insert(path.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_changed_elsewhere_is_looked_at() {
+        let watch = Watch::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let add = |path: &Path, name: &str| {
+            let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            watch.add(dir.as_fd(), Path::new(name));
+        };
+        assert!(watch.take().is_none(), "nothing was looked at yet");
+        add(folder.path(), "");
+        assert!(watch.take().is_some());
+        // Not on a disk of this machine, as far as is known of it.
+        add(Path::new("/proc"), "mounted");
+        assert!(watch.take().is_none());
+        // The look at everything that follows did not come upon it any more.
+        assert!(watch.take().is_some());
+        add(Path::new("/proc"), "mounted");
+        assert!(watch.take().is_none());
     }
 }

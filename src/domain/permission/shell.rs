@@ -1,0 +1,366 @@
+//! A command line as its parts: every simple command and redirection in it, wherever it stands. A real parser reads it
+//! (tree-sitter's bash); what that does not know for sure is said so, and nothing here guesses.
+
+use std::{borrow::Cow, ops::ControlFlow};
+
+use tree_sitter::{Node, ParseOptions, ParseState, Parser};
+
+use super::wrappers::{Inner, inner};
+
+/// How deep command lines may lie within command lines (`bash -c "bash -c ..."`).
+const MAX_DEPTH: u8 = 4;
+/// Most parts of a line; one with more is not judged.
+const MAX_PARTS: usize = 500;
+/// Steps of the parser between two looks at the size of its work.
+const MAX_STEPS: usize = 20_000;
+
+/// What a command line would do, as far as it can be told.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// The simple commands and redirections, those that other commands run too.
+    pub(crate) parts: Vec<Part>,
+    /// Why there may be commands in it that are no part.
+    pub(crate) hidden: Option<String>,
+    /// Why it cannot be on the list of what only reads, though all commands are known.
+    pub(crate) unlisted: Option<String>,
+    /// It changes its working directory.
+    pub(crate) moves: bool,
+}
+
+/// A simple command, or a redirection: then its words are the operator and the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The words, the name first.
+    pub(crate) words: Vec<Word>,
+    /// Assignments before the name, as they stand in the line.
+    pub(crate) assignments: Vec<String>,
+    /// Whether it is a redirection.
+    pub(crate) is_redirection: bool,
+    /// It only starts the command behind it, which is a part of its own.
+    pub(crate) is_wrapper: bool,
+}
+
+/// A word as the command gets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// Its text, quotes gone; what stands in the line where it is not known.
+    pub(crate) text: String,
+    /// Whether the text is what the command gets.
+    pub(crate) is_known: bool,
+    /// It is a pattern, for which files' names are put in.
+    pub(crate) is_glob: bool,
+    /// It begins with a tilde that the shell replaces.
+    pub(crate) is_home: bool,
+}
+
+impl Word {
+    /// A word of known text.
+    pub(crate) fn known(text: &str) -> Self {
+        Self { text: text.to_owned(), is_known: true, is_glob: false, is_home: false }
+    }
+
+    /// Its text, if that is all that there is to it.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        (self.is_known && !self.is_glob && !self.is_home).then_some(self.text.as_str())
+    }
+}
+
+impl Part {
+    /// It as a line, for people.
+    pub(crate) fn text(&self) -> String {
+        let words = self.words.iter().map(|word| Cow::from(word.text.as_str()));
+        self.assignments.iter().map(|text| Cow::from(text.as_str())).chain(words).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Its name, where that is known.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.words.first()?.literal()
+    }
+}
+
+/// Takes a line apart. The error says why that cannot be.
+pub(crate) fn parse(line: &str) -> Result<Line, String> {
+    let mut found = Line::default();
+    parse_into(line, &mut found, 0)?;
+    Ok(found)
+}
+
+fn parse_into(text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
+    // What the parser takes for space and the shell does not, or the other way round.
+    if text.chars().any(|c| (c.is_whitespace() || c.is_control()) && !matches!(c, ' ' | '\t' | '\n')) {
+        return Err("it has control characters or unusual spaces".into());
+    }
+    // The shell puts together what stands before and behind; the parser takes it for a space, which it mostly is.
+    let joined = text.match_indices("\\\n").any(|(at, _)| !text[..at].ends_with([' ', '\t']));
+    if joined {
+        return Err("it has a line break in the middle of a word".into());
+    }
+    let mut parser = Parser::new();
+    parser.set_language(&tree_sitter_bash::LANGUAGE.into()).map_err(|error| error.to_string())?;
+    let mut steps = 0;
+    let mut progress = |_: &ParseState| {
+        steps += 1;
+        if steps > MAX_STEPS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let options = ParseOptions::new().progress_callback(&mut progress);
+    let mut read = |offset: usize, _| text.as_bytes().get(offset..).unwrap_or_default();
+    let tree = parser.parse_with_options(&mut read, None, Some(options)).ok_or("it is too involved")?;
+    let root = tree.root_node();
+    if root.has_error() {
+        return Err("it is not understood".into());
+    }
+    // Not by recursion: how deep a line goes is the model's choice.
+    let mut nodes = vec![root];
+    while let Some(node) = nodes.pop() {
+        visit(node, text, line, depth)?;
+        if line.parts.len() > MAX_PARTS {
+            return Err("it has too many commands".into());
+        }
+        let mut cursor = node.walk();
+        let children: Vec<_> = node.named_children(&mut cursor).collect();
+        // The first one is to be looked at first.
+        nodes.extend(children.into_iter().rev());
+    }
+    Ok(())
+}
+
+fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
+    let said = node.utf8_text(text.as_bytes()).unwrap_or_default();
+    match node.kind() {
+        "command" => add(command(node, text), line, depth)?,
+        "file_redirect" => line.parts.push(redirection(node, text)),
+        "command_substitution" if said.starts_with('`') && said.contains('\\') => {
+            line.hidden = Some("it has a backslash within backticks".into());
+        }
+        "expansion" if !is_plain_expansion(said) => note(&mut line.unlisted, "it has", said),
+        "arithmetic_expansion" if !said.chars().all(|c| c.is_ascii_digit() || "$()+-*/% ".contains(c)) => {
+            note(&mut line.unlisted, "it has", said);
+        }
+        "compound_statement" if said.starts_with("((") => note(&mut line.unlisted, "it has", said),
+        // Both evaluate text as arithmetic, and that can hold commands.
+        "test_command" if said.starts_with("[[") || [" -v", " -R"].iter().any(|test| said.contains(test)) => {
+            note(&mut line.unlisted, "it has", said);
+        }
+        "variable_assignment" if node.parent().is_none_or(|above| above.kind() != "command") => {
+            note(&mut line.unlisted, "it sets", said);
+        }
+        "function_definition" | "declaration_command" | "unset_command" | "c_style_for_statement" => {
+            note(&mut line.unlisted, "it has", said);
+        }
+        "word" | "string_content" | "heredoc_content" | "extglob_pattern" | "regex" => {
+            if said.contains('`') || substitutes(said) {
+                line.hidden = Some(format!("it has a substitution that is not understood: {}", short(said)));
+            }
+            if matches!(node.kind(), "extglob_pattern" | "regex") {
+                note(&mut line.unlisted, "it has", said);
+            }
+        }
+        "program"
+        | "list"
+        | "pipeline"
+        | "redirected_statement"
+        | "subshell"
+        | "compound_statement"
+        | "if_statement"
+        | "elif_clause"
+        | "else_clause"
+        | "for_statement"
+        | "while_statement"
+        | "do_group"
+        | "case_statement"
+        | "case_item"
+        | "negated_command"
+        | "heredoc_redirect"
+        | "heredoc_body"
+        | "heredoc_start"
+        | "heredoc_end"
+        | "herestring_redirect"
+        | "command_substitution"
+        | "process_substitution"
+        | "string"
+        | "concatenation"
+        | "number"
+        | "raw_string"
+        | "ansi_c_string"
+        | "comment"
+        | "file_descriptor"
+        | "simple_expansion"
+        | "variable_name"
+        | "special_variable_name"
+        | "command_name"
+        | "expansion"
+        | "arithmetic_expansion"
+        | "test_command"
+        | "unary_expression"
+        | "binary_expression"
+        | "parenthesized_expression"
+        | "test_operator"
+        | "variable_assignment" => {}
+        _ => note(&mut line.unlisted, "it has", said),
+    }
+    Ok(())
+}
+
+fn note(place: &mut Option<String>, what: &str, said: &str) {
+    place.get_or_insert_with(|| format!("{what} {}", short(said)));
+}
+
+/// The beginning of a text, in one line.
+pub(super) fn short(text: &str) -> String {
+    let mut line: String = text.chars().take(80).map(|c| if c == '\n' { ' ' } else { c }).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+/// Adds a command, and what it runs in turn.
+fn add(part: Part, line: &mut Line, depth: u8) -> Result<(), String> {
+    let mut part = part;
+    let mut inners = Vec::new();
+    if matches!(part.name(), Some("cd" | "pushd" | "popd")) {
+        line.moves = true;
+    }
+    match part.name() {
+        None => note(&mut line.hidden, "it runs what is only known when it runs:", &part.text()),
+        Some(_) => {
+            let (is_wrapper, found) = inner(&part.words);
+            (part.is_wrapper, inners) = (is_wrapper, found);
+        }
+    }
+    if depth >= MAX_DEPTH && !inners.is_empty() {
+        return Err("it has command lines within command lines, too deep".into());
+    }
+    line.parts.push(part);
+    for inner in inners {
+        match inner {
+            Inner::Command(words) => {
+                let part = Part { words, assignments: Vec::new(), is_redirection: false, is_wrapper: false };
+                add(part, line, depth + 1)?;
+            }
+            Inner::Line(text) => {
+                line.unlisted.get_or_insert_with(|| format!("it has a command line of its own: {}", short(&text)));
+                parse_into(&text, line, depth + 1)?;
+            }
+            Inner::Unknown(why) => {
+                line.hidden.get_or_insert(why);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn command(node: Node<'_>, text: &str) -> Part {
+    let mut part = Part { words: Vec::new(), assignments: Vec::new(), is_redirection: false, is_wrapper: false };
+    let mut cursor = node.walk();
+    for child in node.named_children(&mut cursor) {
+        match child.kind() {
+            "variable_assignment" => part.assignments.push(short(child.utf8_text(text.as_bytes()).unwrap_or_default())),
+            "command_name" => {
+                let first = child.named_child(0);
+                part.words.push(first.map_or_else(Word::default, |child| word(child, text)));
+            }
+            "file_redirect" | "herestring_redirect" | "heredoc_redirect" | "comment" => {}
+            _ => part.words.push(word(child, text)),
+        }
+    }
+    part
+}
+
+fn redirection(node: Node<'_>, text: &str) -> Part {
+    let mut cursor = node.walk();
+    let operator = node.children(&mut cursor).find(|child| !child.is_named()).map_or("", |child| child.kind());
+    let mut words = vec![Word::known(operator)];
+    let mut cursor = node.walk();
+    words.extend(node.children_by_field_name("destination", &mut cursor).map(|child| word(child, text)));
+    Part { words, assignments: Vec::new(), is_redirection: true, is_wrapper: false }
+}
+
+/// A word, as the shell makes it of its pieces.
+fn word(node: Node<'_>, text: &str) -> Word {
+    let mut word = Word { is_known: true, ..Word::default() };
+    let mut cursor = node.walk();
+    let pieces: Vec<Node<'_>> = match node.kind() {
+        "concatenation" => node.named_children(&mut cursor).collect(),
+        _ => vec![node],
+    };
+    // The pieces of a concatenation have nothing between them, unless something is there that has no name.
+    let whole: usize = pieces.iter().map(|piece| piece.end_byte() - piece.start_byte()).sum();
+    let raw = node.utf8_text(text.as_bytes()).unwrap_or_default();
+    let is_whole = whole == raw.len();
+    for (index, piece) in pieces.iter().enumerate() {
+        add_piece(&mut word, *piece, text, index == 0);
+    }
+    if !is_whole || !word.is_known {
+        word = Word { text: raw.to_owned(), is_known: false, ..word };
+    }
+    word
+}
+
+fn add_piece(word: &mut Word, piece: Node<'_>, text: &str, is_first: bool) {
+    let raw = piece.utf8_text(text.as_bytes()).unwrap_or_default();
+    match piece.kind() {
+        "word" | "number" => add_unquoted(word, raw, is_first),
+        "raw_string" => word.text.push_str(raw.get(1..raw.len().max(2) - 1).unwrap_or_default()),
+        "string" if raw.starts_with('"') => {
+            let mut cursor = piece.walk();
+            let inside = raw.get(1..raw.len().max(2) - 1).unwrap_or_default();
+            match piece.named_children(&mut cursor).all(|child| child.kind() == "string_content") {
+                true => add_quoted(word, inside),
+                false => word.is_known = false,
+            }
+        }
+        // The name of a pipe; what is at its other end is a part of the line.
+        "process_substitution" => word.text.push_str(raw),
+        // Numbers, whatever they are.
+        "simple_expansion" if matches!(raw, "$?" | "$#" | "$$" | "$!") => word.text.push('0'),
+        _ => word.is_known = false,
+    }
+}
+
+fn add_unquoted(word: &mut Word, raw: &str, is_first: bool) {
+    let mut letters = raw.chars();
+    word.is_home |= is_first && raw.starts_with('~');
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => word.text.extend(letters.next()),
+            '{' | '}' | '$' | '`' | '"' | '\'' => {
+                word.is_known = false;
+                word.text.push(letter);
+            }
+            '*' | '?' | '[' => {
+                word.is_glob = true;
+                word.text.push(letter);
+            }
+            letter => word.text.push(letter),
+        }
+    }
+}
+
+fn add_quoted(word: &mut Word, inside: &str) {
+    let mut letters = inside.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (letter, letters.peek()) {
+            ('\\', Some('$' | '`' | '"' | '\\')) => word.text.extend(letters.next()),
+            (letter, _) => word.text.push(letter),
+        }
+    }
+}
+
+/// `${name}`, and nothing that the shell does with it.
+fn is_plain_expansion(said: &str) -> bool {
+    let name = said.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// Whether a text has the beginning of a substitution that no backslash takes away.
+fn substitutes(said: &str) -> bool {
+    let mut is_escaped = false;
+    let bytes = said.as_bytes();
+    bytes.iter().enumerate().any(|(at, byte)| {
+        let next = bytes.get(at + 1);
+        let found = !is_escaped && (*byte == b'$' && matches!(next, Some(b'(' | b'{' | b'[')));
+        is_escaped = *byte == b'\\' && !is_escaped;
+        found
+    })
+}

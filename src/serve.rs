@@ -1,0 +1,45 @@
+//! The server as a process: its log, its runtime, the line that says where it listens.
+
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use crate::{config::Config, server};
+
+/// Serves until the process is asked to end. `hidden` is whether the keys could be put out of sight. The error is a
+/// sentence.
+pub fn serve(mut config: Config, hidden: io::Result<()>) -> Result<(), String> {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
+        .with_writer(io::stderr);
+    // Colours are for eyes alone; where there are some, NO_COLOR is left to decide.
+    if io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.with_ansi(false).init();
+    }
+    if let Err(error) = hidden {
+        tracing::warn!(%error, "commands that run as root can read the keys in this process's environment");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime could not start: {error}"))?;
+    let token = config.permissions.make_reply_token();
+    let outcome = runtime.block_on(async {
+        let server = server::Server::bind(config).await?;
+        for address in server.addresses() {
+            println!("listening on http://{address}");
+        }
+        if let Some(token) = token {
+            // Once, and to whoever started it; nothing else has it.
+            eprintln!("reply token: {token}");
+        }
+        server.run(server::terminated()).await;
+        Ok(())
+    });
+    // A thread that hangs in the file system must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
