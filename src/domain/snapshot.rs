@@ -14,6 +14,7 @@ use std::{
 use git2::Oid;
 use tokio::sync::{Notify, OnceCell, OwnedMutexGuard, oneshot, watch};
 
+mod begin;
 mod budget;
 mod hear;
 mod record;
@@ -35,12 +36,6 @@ use super::{
 
 /// How long the look at the start of a turn lets the model go first.
 const FIRST_WORDS: Duration = Duration::from_millis(50);
-/// How long a request waits for the baseline of a workspace that has none yet.
-const BASELINE_WAIT: Duration = Duration::from_secs(20);
-/// How long a look that failed is left alone before it is tried again without being asked for, at first and at most.
-const AGAIN: Duration = Duration::from_secs(1);
-const MAX_AGAIN: Duration = Duration::from_secs(60);
-
 /// Limits of the versions.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionLimits {
@@ -155,53 +150,6 @@ impl OpenCode {
             Ok(engine)
         };
         self.0.snapshots.engine.get_or_try_init(open).await.cloned().map_err(failed)
-    }
-
-    /// Begins the baseline of a workspace without one, and looks for what changed while no server ran.
-    pub(super) async fn begin_versions(&self) -> Result<()> {
-        // Before anybody can ask for a version: it would be taken for the first.
-        let baseline = self.read(|snapshot| snapshot.baseline()).await?.value;
-        self.0.snapshots.baseline.send_replace(baseline.is_some());
-        let domain = self.clone();
-        self.0.tasks.spawn(async move {
-            let mut later = AGAIN;
-            while let Err(error) = domain.take_and_record(Take::new(VersionCause::Baseline)).await {
-                tracing::warn!(error = %error, cause = ?error.cause(), "the workspace could not be looked at");
-                // What is the matter may pass, as a full disk does.
-                tokio::select! {
-                    () = tokio::time::sleep(later) => later = (later * 2).min(MAX_AGAIN),
-                    () = domain.0.stopping.cancelled() => return,
-                }
-            }
-            if let Ok(engine) = domain.engine().await
-                && let Err(error) = blocking(move || engine.own_trees()).await
-            {
-                tracing::warn!(%error, "the first version depends on the user's repository");
-            }
-            domain.give_up_old_versions().await;
-            domain.hear_of_changes().await;
-        });
-        Ok(())
-    }
-
-    /// Waits until the session has its baseline, and answers its version.
-    pub(super) async fn baseline(&self) -> Result<VersionRow> {
-        let later = || {
-            Error::new(Code::Unavailable, "the first version of the workspace is still being taken")
-                .retry_after(Duration::from_secs(2))
-        };
-        if !*self.0.snapshots.baseline.borrow() {
-            // Behind the one that is being taken; or in its place, if it failed.
-            let taking = self.take_and_record(Take::new(VersionCause::Baseline));
-            tokio::time::timeout(BASELINE_WAIT, taking).await.map_err(|_| later())??;
-        }
-        let read = self.read(|snapshot| {
-            Ok(match snapshot.baseline()? {
-                Some(number) => snapshot.version(number)?,
-                None => None,
-            })
-        });
-        read.await?.value.ok_or_else(later)
     }
 
     /// Takes a version: looks, compares with the one before, and prepares what is to be stored.

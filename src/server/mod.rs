@@ -43,23 +43,22 @@ impl Server {
     /// Opens the domain, which closes what a crash left open, and then binds. The error is a sentence.
     pub async fn bind(config: Config) -> Result<Self, String> {
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
-        let mut ports = vec![("GRPC_PORT", config.grpc_port), ("HTTP_PORT", config.http_port)];
-        ports.dedup_by_key(|(_, port)| *port);
-        let mut listeners = Vec::new();
-        for (setting, port) in ports {
-            let address = SocketAddr::new(config.host, port);
-            let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-                ErrorKind::AddrInUse => format!("{address} is taken by another program; set {setting} to another port"),
-                ErrorKind::AddrNotAvailable => {
-                    format!("{} is no address of this machine; set OPENCODE_HOST to one of its own", config.host)
-                }
-                _ => format!("cannot listen on {address}: {error}"),
-            });
-            listeners.push(listener?);
+        let ready = match listen(&config).await {
+            Ok(listeners) => router(&domain, &config).map(|router| (listeners, router)),
+            Err(sentence) => Err(sentence),
+        };
+        match ready {
+            Ok((listeners, router)) => {
+                let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
+                let grace = Duration::from_secs(config.grace_seconds);
+                Ok(Self { domain, router, listeners, stalls, grace })
+            }
+            Err(sentence) => {
+                // What it has begun, such as the look at the workspace, ends in order and without words.
+                domain.shutdown(Duration::from_secs(config.grace_seconds)).await;
+                Err(sentence)
+            }
         }
-        let router = router(&domain, &config)?;
-        let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
-        Ok(Self { domain, router, listeners, stalls, grace: Duration::from_secs(config.grace_seconds) })
     }
 
     /// Where it listens.
@@ -91,6 +90,25 @@ impl Server {
         }
         let _ = watching.await;
     }
+}
+
+/// Binds the ports. The error is a sentence that names the setting.
+async fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let mut ports = vec![("GRPC_PORT", config.grpc_port), ("HTTP_PORT", config.http_port)];
+    ports.dedup_by_key(|(_, port)| *port);
+    let mut listeners = Vec::new();
+    for (setting, port) in ports {
+        let address = SocketAddr::new(config.host, port);
+        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => format!("{address} is taken by another program; set {setting} to another port"),
+            ErrorKind::AddrNotAvailable => {
+                format!("{} is no address of this machine; set OPENCODE_HOST to one of its own", config.host)
+            }
+            _ => format!("cannot listen on {address}: {error}"),
+        });
+        listeners.push(listener?);
+    }
+    Ok(listeners)
 }
 
 /// Done when the process is asked to end (SIGTERM, or SIGINT as a terminal sends it).

@@ -138,3 +138,28 @@ async fn versions_over_their_bytes_go_by_halves_but_for_the_first_and_the_last()
         assert_same_tree(&tree(&setup.workspace()), &trees[number - 1], &format!("v{number}"));
     }
 }
+
+/// The objects of the user's repository that were taken along stay as long as a version needs one of them.
+#[tokio::test]
+async fn what_was_taken_along_goes_when_nothing_needs_it() {
+    let setup = Setup::new().env("OPENCODE_VERSIONS_KEPT", 2);
+    let mut server = setup.start();
+    let taken = setup.data_dir().join("versions/taken");
+    until("the user's objects are taken along", async || taken.exists().then_some(())).await;
+    fs::remove_dir_all(setup.workspace().join(".git")).expect("a repository");
+    fs::remove_file(setup.workspace().join("README.md")).expect("a file");
+    put(&setup.workspace(), "other.txt", "other\n");
+    assert_eq!(server.version().await, "v2");
+    put(&setup.workspace(), "other.txt", "another\n");
+    assert_eq!(server.version().await, "v3");
+    put(&setup.workspace(), "other.txt", "and another\n");
+    assert_eq!(server.version().await, "v4");
+    give_up(&mut server, &["v4", "v3", "v1"]).await;
+    assert!(taken.exists(), "the first version needs it");
+    server.rest.post("/session/reset", &json!({})).await.ok();
+    put(&setup.workspace(), "other.txt", "one more\n");
+    server.version().await;
+    server.restart().await;
+    until("nothing needs it", async || (!taken.exists()).then_some(())).await;
+    said(command(&setup.data_dir().join("versions/objects.git")).args(["fsck", "--full", "--strict"]));
+}

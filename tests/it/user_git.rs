@@ -1,14 +1,15 @@
 //! The user's own repository, which is only read, and what happens to it and to git's settings meanwhile.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use serde_json::json;
 
 use crate::{
     baselines::{plain, put},
     support::{
-        Door, Setup,
+        Door, Server, Setup,
         repo::{bytes_of, git, said},
+        until,
     },
 };
 
@@ -49,28 +50,80 @@ async fn the_users_repository_stays_as_it_is_to_the_byte() {
     assert_eq!(after.len(), before.len());
 }
 
-/// What the user's git throws away is not missed by versions that had it.
+/// What the user's git throws away is not missed by versions that had it, packed and loose.
 #[tokio::test]
 async fn a_history_that_is_rewritten_takes_no_version_along() {
-    let setup = Setup::new();
-    let workspace = setup.workspace();
-    put(&workspace, "deep/a.txt", "only here\n");
-    put(&workspace, "b.txt", "1\n");
-    git(&workspace, &["add", "-A"]);
-    git(&workspace, &["commit", "-qm", "First"]);
-    let server = setup.start();
-    let first = server.version().await;
+    let setup = lending().env("OPENCODE_MODEL", "mock/demo");
+    let (workspace, mut server) = (setup.workspace(), setup.start());
+    let first = taken_along(&server).await;
     put(&workspace, "deep/a.txt", "2\n");
+    fs::remove_file(workspace.join("loose.txt")).expect("a file");
+    // Known by the user's git before anybody looks, and thrown away with the rest.
+    put(&workspace, "between.txt", "between\n");
+    git(&workspace, &["add", "-A"]);
+    git(&workspace, &["commit", "-q", "--amend", "-m", "Between"]);
+    let second = server.version().await;
+    put(&workspace, "between.txt", "after\n");
     git(&workspace, &["commit", "-qa", "--amend", "-m", "Rewritten"]);
     git(&workspace, &["reflog", "expire", "--expire=now", "--all"]);
     git(&workspace, &["gc", "-q", "--prune=now"]);
-    let body = server.rest.read(&format!("/files/changes?since_version={first}")).await;
-    assert_eq!(body["changes"][0]["path"], "deep/a.txt", "{body}");
+    let body = server.rest.read(&format!("/files/changes?since_version={second}")).await;
+    assert_eq!(body["changes"][0]["path"], "between.txt", "{body}");
     assert_eq!(body["changes"].as_array().map(Vec::len), Some(1));
-    // Its tree is ours; its content was not.
-    let done = server.rest.post("/files/revert", &json!({"version": first})).await.ok();
-    assert_eq!(done["skipped"], json!([{"path": "deep/a.txt", "reason": "gone"}]));
-    assert_eq!(fs::read(workspace.join("deep/a.txt")).expect("a file"), b"2\n");
+    comes_back(&server, &second, &[("between.txt", Some("between\n")), ("deep/a.txt", Some("2\n"))]).await;
+    comes_back(&server, &first, &[("between.txt", None), ("deep/a.txt", Some("packed\n"))]).await;
+    server.restart().await;
+    fs::remove_dir_all(workspace.join(".git")).expect("a repository");
+    put(&workspace, "deep/a.txt", "3\n");
+    comes_back(&server, &first, &[("deep/a.txt", Some("packed\n")), ("loose.txt", Some("loose\n"))]).await;
+}
+
+/// A data directory on another file system, as volumes are, has no links: it has copies.
+#[tokio::test]
+async fn what_cannot_be_linked_is_copied() {
+    let setup = lending();
+    let other = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    std::os::unix::fs::symlink(other.path(), setup.data_dir()).expect("a link");
+    let workspace = setup.workspace();
+    let device = |path: &Path| fs::metadata(path).expect("figures").dev();
+    assert_ne!(device(other.path()), device(&workspace), "the test needs two file systems");
+    let server = setup.start();
+    let first = taken_along(&server).await;
+    fs::remove_dir_all(workspace.join(".git")).expect("a repository");
+    put(&workspace, "deep/a.txt", "2\n");
+    fs::remove_file(workspace.join("loose.txt")).expect("a file");
+    comes_back(&server, &first, &[("deep/a.txt", Some("packed\n")), ("loose.txt", Some("loose\n"))]).await;
+}
+
+/// A workspace with contents that git has packed, and others that it has not.
+fn lending() -> Setup {
+    let setup = Setup::new();
+    let workspace = setup.workspace();
+    put(&workspace, "deep/a.txt", "packed\n");
+    git(&workspace, &["add", "-A"]);
+    git(&workspace, &["commit", "-qm", "Packed"]);
+    git(&workspace, &["gc", "-q"]);
+    put(&workspace, "loose.txt", "loose\n");
+    git(&workspace, &["add", "-A"]);
+    git(&workspace, &["commit", "-qm", "Loose"]);
+    setup
+}
+
+/// The first version, when all of it is the server's own.
+async fn taken_along(server: &Server) -> String {
+    let first = server.version().await;
+    let objects = server.setup().data_dir().join("versions/objects.git/objects/info/alternates");
+    until("the user's objects are taken along", async || objects.exists().then_some(())).await;
+    first
+}
+
+async fn comes_back(server: &Server, version: &str, files: &[(&str, Option<&str>)]) {
+    let done = server.rest.post("/files/revert", &json!({"version": version})).await.ok();
+    assert_eq!(done["skipped"], json!([]), "{done}");
+    for (path, content) in files {
+        let found = fs::read_to_string(server.setup().workspace().join(path)).ok();
+        assert_eq!(found.as_deref(), *content, "{path}");
+    }
 }
 
 /// Settings of whoever runs the server change no answer.

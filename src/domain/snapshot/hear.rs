@@ -7,7 +7,10 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{AGAIN, Hold, MAX_AGAIN, Take};
+use super::{
+    Hold, Take,
+    begin::{AGAIN, MAX_AGAIN},
+};
 use crate::domain::{OpenCode, error::Result, store::VersionRow, version::VersionCause};
 
 /// How long changes from outside may go on before they are looked at.

@@ -81,8 +81,8 @@ fn gather(top: &Path, folder: &Path, found: &mut Tree) {
     }
 }
 
-/// Every file of a folder to the byte, with the times of its last change.
-pub fn bytes_of(folder: &Path) -> BTreeMap<PathBuf, (i64, i64, i64, Vec<u8>)> {
+/// Every file of a folder to the byte, with its mode and the time of its last change.
+pub fn bytes_of(folder: &Path) -> BTreeMap<PathBuf, (i64, i64, u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(path) = open.pop() {
@@ -91,7 +91,7 @@ pub fn bytes_of(folder: &Path) -> BTreeMap<PathBuf, (i64, i64, i64, Vec<u8>)> {
         if data.is_dir() {
             open.extend(fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
         }
-        found.insert(path, (data.mtime(), data.mtime_nsec(), data.ctime_nsec(), content));
+        found.insert(path, (data.mtime(), data.mtime_nsec(), data.mode(), content));
     }
     found
 }

@@ -58,7 +58,7 @@ impl Shared<'_> {
     pub(super) fn work(&self) {
         let outcome = (|| {
             let store = self.scan.objects.store()?;
-            let keeper = store.keeper()?;
+            let keeper = store.keeper(self.scan.borrows())?;
             while let Some(job) = self.next() {
                 // A panic here would leave the other threads waiting: the guard ends them.
                 let guard = Working(self);

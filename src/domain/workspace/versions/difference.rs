@@ -136,7 +136,7 @@ impl Versions {
             options.pathspec(path);
         }
         let mut diff = repository.diff_tree_to_tree(sides.0, sides.1, Some(&mut options)).map_err(failed)?;
-        let keeper = store.keeper()?;
+        let keeper = store.keeper(false)?;
         if ask.renames {
             // What is not stored can be compared by its id alone.
             let all_there = diff.deltas().all(|delta| {

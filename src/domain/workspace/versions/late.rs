@@ -23,7 +23,7 @@ impl Scan<'_> {
         let (waiting, found) = (Mutex::new(late), Mutex::new(Vec::new()));
         let work = || {
             let store = self.objects.store()?;
-            let keeper = store.keeper()?;
+            let keeper = store.keeper(self.borrows())?;
             // One statement: the lock is not held while a file is read.
             while let Some(path) = { waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() } {
                 let Some((above, name)) = super::open_above(self.root, Path::new(OsStr::from_bytes(&path))) else {

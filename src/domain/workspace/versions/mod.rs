@@ -28,6 +28,7 @@ mod entry;
 mod forced;
 mod lack;
 mod late;
+mod lent;
 mod links;
 mod manifest;
 mod narrow;
@@ -256,7 +257,7 @@ impl Versions {
     ) -> io::Result<Looked> {
         let mut state = self.state();
         let store = self.objects.store()?;
-        let keeper = store.keeper()?;
+        let keeper = store.keeper(false)?;
         let mut root = Dir::clone(&state.manifest);
         let mut lacks = carried.to_vec();
         for path in paths {
@@ -274,31 +275,10 @@ impl Versions {
                 }
             }
         }
-        keeper.plant(&mut root, false)?;
+        keeper.plant(&mut root)?;
         state.manifest = Arc::new(root);
         self.save(&mut state);
         Ok(Looked { tree: self.tree(&state.manifest)?, lacks: lack::bounded(lacks) })
-    }
-
-    /// Makes the trees of the last look our own, as far as they are only borrowed: a first look leaves that for later.
-    pub(in crate::domain) fn own_trees(&self) -> io::Result<()> {
-        let root = Arc::clone(&self.state().manifest);
-        let store = self.objects.store()?;
-        let keeper = store.keeper()?;
-        let mut open = vec![root];
-        while let Some(dir) = open.pop() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if let Some(tree) = dir.tree {
-                keeper.own_tree(tree)?;
-            }
-            open.extend(dir.entries.iter().filter_map(|(_, node)| match node {
-                manifest::Node::Dir(below) => Some(Arc::clone(below)),
-                manifest::Node::File(_) => None,
-            }));
-        }
-        Ok(())
     }
 
     /// Whether a rule kept anything out of the last look.
@@ -314,7 +294,7 @@ impl Versions {
     fn tree(&self, root: &Dir) -> io::Result<Oid> {
         match root.tree {
             Some(tree) => Ok(tree),
-            None => self.objects.store()?.keeper()?.empty_tree(),
+            None => self.objects.store()?.keeper(false)?.empty_tree(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Once},
 };
 
-use git2::{ConfigLevel, ObjectType, Odb, Oid, Repository};
+use git2::{ConfigLevel, ObjectType, Odb, OdbLookupFlags, Oid, Repository};
 use sha1::{Digest, Sha1};
 
 use super::manifest::{Dir, Node};
@@ -37,6 +37,7 @@ pub(super) struct Keeper<'a> {
     odb: Odb<'a>,
     own: Odb<'a>,
     large: &'a Path,
+    borrows: bool,
 }
 
 impl Objects {
@@ -47,15 +48,14 @@ impl Objects {
         for bare in [&objects.folder, &objects.reading()] {
             make(bare)?;
         }
-        // What is written goes by what is here alone.
-        let _ = fs::remove_file(objects.own().join(ALTERNATES));
+        objects.lean_on_taken()?;
         objects.borrow_from(borrowed)?;
         Ok(objects)
     }
 
     /// Names the user's folder of objects as the place to look for what is not here.
     pub(super) fn borrow_from(&self, borrowed: Option<&Path>) -> io::Result<()> {
-        let mut lines = b"../../objects.git/objects\n".to_vec();
+        let mut lines = b"../../objects.git/objects\n../../taken\n".to_vec();
         let line = borrowed.map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
         // Such a path cannot be said in this file.
         if !line.contains(&b'\n') {
@@ -68,6 +68,19 @@ impl Objects {
         }
         fs::create_dir_all(self.reading().join("objects/info"))?;
         fs::write(file, lines)
+    }
+
+    /// Lets what was taken along of the user's objects count as ours, if there is any.
+    pub(super) fn lean_on_taken(&self) -> io::Result<()> {
+        let file = self.own().join(ALTERNATES);
+        if self.taken().exists() {
+            fs::create_dir_all(self.own().join("info"))?;
+            return fs::write(file, b"../../taken\n");
+        }
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// For the thread that asks.
@@ -87,6 +100,11 @@ impl Objects {
         self.folder.join("objects")
     }
 
+    /// Where the user's objects are that were taken along.
+    pub(super) fn taken(&self) -> PathBuf {
+        self.folder.with_file_name("taken")
+    }
+
     /// Where the sizes of contents are noted that are too large to be stored.
     pub(super) fn large(&self) -> PathBuf {
         self.folder.join("large")
@@ -94,33 +112,38 @@ impl Objects {
 }
 
 impl Store {
-    pub(super) fn keeper(&self) -> io::Result<Keeper<'_>> {
+    /// `borrows`: what the user's repository has is enough for now. So it is for a first look, after which all is made
+    /// our own.
+    pub(super) fn keeper(&self, borrows: bool) -> io::Result<Keeper<'_>> {
         let (odb, own) = (self.repository.odb().map_err(failed)?, self.own.odb().map_err(failed)?);
-        Ok(Keeper { odb, own, large: &self.large })
+        Ok(Keeper { odb, own, large: &self.large, borrows })
     }
 }
 
 impl Keeper<'_> {
-    /// Stores an object. What the user's repository has is left there.
+    /// Stores an object.
     pub(super) fn keep(&self, kind: ObjectType, content: &[u8]) -> io::Result<Oid> {
-        self.keep_in(&self.odb, kind, content)
-    }
-
-    /// Stores a tree here if it is only in the user's repository: without it nothing of a version could be said any more
-    /// when the user's git throws it away.
-    pub(super) fn own_tree(&self, tree: Oid) -> io::Result<()> {
-        match self.odb.read(tree) {
-            Ok(object) => self.keep_in(&self.own, ObjectType::Tree, object.data()).map(drop),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    fn keep_in(&self, known: &Odb<'_>, kind: ObjectType, content: &[u8]) -> io::Result<Oid> {
         let oid = id(kind.str(), content);
+        let known = if self.borrows { &self.odb } else { &self.own };
         if !known.exists(oid) {
             self.own.write(kind, content).map_err(failed)?;
         }
         Ok(oid)
+    }
+
+    /// Whether only the user's repository has it.
+    pub(super) fn is_lent(&self, oid: Oid) -> bool {
+        let look = OdbLookupFlags::NO_REFRESH;
+        !self.own.exists_ext(oid, look) && self.odb.exists_ext(oid, look)
+    }
+
+    /// Stores a tree here if it is only in the user's repository.
+    pub(super) fn own_tree(&self, tree: Oid) -> io::Result<()> {
+        if !self.is_lent(tree) {
+            return Ok(());
+        }
+        let object = self.odb.read(tree).map_err(failed)?;
+        self.own.write(ObjectType::Tree, object.data()).map(drop).map_err(failed)
     }
 
     /// Notes the size of a content that is too large to be stored.
@@ -152,9 +175,8 @@ impl Keeper<'_> {
         matches!(self.odb.read_header(oid), Ok((found, ObjectType::Blob)) if found as u64 == size)
     }
 
-    /// Stores the trees of a directory that have none yet. The empty directory has none. `borrow`: what the user's
-    /// repository has is enough for now.
-    pub(super) fn plant(&self, dir: &mut Dir, borrow: bool) -> io::Result<Option<Oid>> {
+    /// Stores the trees of a directory that have none yet. The empty directory has none.
+    pub(super) fn plant(&self, dir: &mut Dir) -> io::Result<Option<Oid>> {
         if dir.tree.is_some() {
             return Ok(dir.tree);
         }
@@ -165,7 +187,7 @@ impl Keeper<'_> {
                 Node::Dir(below) => {
                     let tree = match below.tree {
                         Some(tree) => Some(tree),
-                        None => self.plant(Arc::make_mut(below), borrow)?,
+                        None => self.plant(Arc::make_mut(below))?,
                     };
                     let Some(tree) = tree else { continue };
                     ("40000", tree, Some(b'/'))
@@ -183,14 +205,13 @@ impl Keeper<'_> {
         }
         lines.sort();
         let content: Vec<u8> = lines.into_iter().flat_map(|(_, line)| line).collect();
-        let known = if borrow { &self.odb } else { &self.own };
-        dir.tree = Some(self.keep_in(known, ObjectType::Tree, &content)?);
+        dir.tree = Some(self.keep(ObjectType::Tree, &content)?);
         Ok(dir.tree)
     }
 
     /// The tree of a directory without a file.
     pub(super) fn empty_tree(&self) -> io::Result<Oid> {
-        self.keep_in(&self.own, ObjectType::Tree, &[])
+        self.keep(ObjectType::Tree, &[])
     }
 }
 

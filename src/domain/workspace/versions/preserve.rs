@@ -23,7 +23,7 @@ impl Versions {
             return Ok(());
         }
         let store = self.objects.store()?;
-        let file = match self.read(&store.keeper()?, path, &Limits::none())? {
+        let file = match self.read(&store.keeper(false)?, path, &Limits::none())? {
             Read::File(file) => Some(file),
             Read::Gone | Read::Lacks(_) => None,
         };
@@ -49,7 +49,7 @@ impl Versions {
                 root.put(&path, file.map(|file| File { racy: true, ..file }));
             }
         }
-        store.keeper()?.plant(&mut root, false)?;
+        store.keeper(false)?.plant(&mut root)?;
         state.manifest = Arc::new(root);
         self.save(&mut state);
         Ok(Looked { tree: self.tree(&state.manifest)?, ..looked })

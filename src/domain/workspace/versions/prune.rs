@@ -51,6 +51,14 @@ impl Versions {
                 left += size;
             }
         }
+        let taken = self.objects.taken();
+        if let Ok(odb) = git2::Odb::new()
+            && odb.add_disk_alternate(&taken.to_string_lossy()).is_ok()
+            && !needed.iter().any(|oid| odb.exists(*oid))
+        {
+            let _ = fs::remove_dir_all(&taken);
+            self.objects.lean_on_taken()?;
+        }
         for entry in fs::read_dir(self.objects.large()).into_iter().flatten().flatten() {
             let oid = entry.file_name().to_str().and_then(|name| Oid::from_str(name).ok());
             if oid.is_none_or(|oid| !needed.contains(&oid)) {

@@ -44,7 +44,7 @@ impl Versions {
     /// reason. Nothing is touched. Blocks.
     pub(in crate::domain) fn can_restore(&self, list: Vec<Difference>) -> io::Result<(Vec<Difference>, Skipped)> {
         let store = self.objects.store()?;
-        let keeper = store.keeper()?;
+        let keeper = store.keeper(false)?;
         let manifest = std::sync::Arc::clone(&self.state().manifest);
         let mut skipped = Vec::new();
         let mut can = Vec::new();
@@ -75,7 +75,7 @@ impl Versions {
     /// Undoes the differences. Blocks.
     pub(in crate::domain) fn restore(&self, list: &[Difference]) -> io::Result<Restored> {
         let store = self.objects.store()?;
-        let keeper = store.keeper()?;
+        let keeper = store.keeper(false)?;
         let mut restored = Restored::default();
         // What goes makes room for what comes: a file for a directory of its name.
         let (come, go): (Vec<&Difference>, Vec<&Difference>) = list.iter().partition(|found| found.new.is_some());

@@ -80,6 +80,11 @@ pub(super) struct Scanned {
 }
 
 impl Scan<'_> {
+    /// Whether what the user's repository has is enough for now.
+    pub(super) fn borrows(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// Looks at everything. Blocks.
     pub(super) fn run(&self) -> io::Result<Scanned> {
         let root = match rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty()) {
@@ -119,10 +124,10 @@ impl Scan<'_> {
         let mut changed = false;
         let mut root = assemble(&mut queue.slots, 0, &mut changed).map(Arc::unwrap_or_clone).unwrap_or_default();
         let store = self.objects.store()?;
-        let keeper = store.keeper()?;
+        let keeper = store.keeper(self.borrows())?;
         self.read_late(std::mem::take(&mut queue.late), &mut root, &mut queue.lacks)?;
         changed |= self.force(&keeper, &mut root, (&mut queue.lacks, &mut queue.links))?;
-        keeper.plant(&mut root, self.seed.is_some())?;
+        keeper.plant(&mut root)?;
         let Queue { lacks, links, repositories, .. } = queue;
         Ok(Scanned { root, lacks, links, repositories, changed, ignored })
     }
