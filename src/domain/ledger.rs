@@ -32,7 +32,7 @@ pub struct LedgerEntry {
     pub model: String,
     /// 1 for the first try, one more for each retry.
     pub attempt: u32,
-    /// `ok`, `canceled`, `interrupted` (the server ended while it ran), or the code of what went wrong, such as
+    /// `ok`, `canceled`, `budget_exhausted` (its turn's time was used up), `interrupted` (the server ended while it ran), or the code of what went wrong, such as
     /// `provider_unavailable`. More may be added.
     pub outcome: String,
     /// How long it took, in milliseconds.

@@ -256,5 +256,20 @@ async fn it_adds_up_after_a_crash(dialect: Dialect) {
     let rows = rows(&client, json!({"turn_id": turn["id"]})).await;
     assert_eq!((rows.len(), &rows[0]["outcome"]), (1, &json!("interrupted")));
     assert_eq!((rows[0]["usage"].get("cost_usd"), &rows[0]["usage"]["cost_complete"]), (None, &json!(false)));
+    assert_eq!(rows[0]["message_id"], server.rest.messages().await.last().expect("an answer")["id"]);
+    reconcile(&client).await;
+    // Nor is a call forgotten of which not a word had come: its provider may have worked all the same.
+    let refused = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    model.then(vec![Step::Http { status: 529, headers: vec![("retry-after", "0".into())], body: refused }]);
+    model.then(vec![Step::Stall]);
+    let asked = model.journal().len();
+    let turn = server.rest.begin("And then?").await;
+    model.asked(asked + 1).await;
+    server.crash_and_restart();
+    let client = server.through(Door::Rest);
+    let rows = self::rows(&client, json!({"turn_id": turn["id"]})).await;
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((&rows[1]["outcome"], &rows[1]["attempt"]), (&json!("interrupted"), &json!(2)));
+    assert_eq!((rows[1].get("message_id"), &rows[1]["usage"]["cost_complete"]), (None, &json!(false)));
     reconcile(&client).await;
 }

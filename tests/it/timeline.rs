@@ -4,10 +4,11 @@ use serde_json::json;
 
 use crate::{
     in_both_dialects,
+    permissions::requested,
     support::{
         Dialect, Door, Gate, Model, Server, Setup, Step, Value,
         model::{bash, call, text},
-        names,
+        names, until,
     },
     through_every_door,
 };
@@ -15,6 +16,7 @@ use crate::{
 in_both_dialects! {
     each_part_is_where_it_belongs;
     a_turn_that_ended_badly_adds_up_too;
+    waiting_for_a_turn_and_for_a_permission_have_their_parts;
 }
 
 through_every_door! {
@@ -135,6 +137,30 @@ async fn a_turn_that_ended_badly_adds_up_too(dialect: Dialect) {
     server.crash_and_restart();
     assert_eq!(adds_up(&read(&server, &ended).await), timeline);
     assert_eq!(read(&server, &crashed).await.get("timeline"), None);
+}
+
+/// A turn waits for the one before it, which waits for a permission until its time is used up.
+async fn waiting_for_a_turn_and_for_a_permission_have_their_parts(dialect: Dialect) {
+    let model = Model::start(dialect, [vec![bash("touch file")], vec![text("Done.")]]).await;
+    let server = Setup::with(&model).asking().start();
+    let mut stream = server.rest.say(&json!({"text": "Write.", "budget": {"seconds": 1}})).await;
+    requested(&mut stream).await;
+    let queued = json!({"text": "And then?", "when_busy": "queue"});
+    let queued = server.through(Door::Rest).begin_turn(queued).await.expect("a turn").body;
+    let events = stream.rest().await;
+    let first = read(&server, &json!({"id": events[0].turn_id()})).await;
+    assert_eq!(first["finish_reason"], "budget_exhausted", "{first}");
+    let timeline = adds_up(&first);
+    assert!((800..1300).contains(&ms(&timeline, "permission_ms")), "{timeline}");
+    assert!(ms(&timeline, "tools_ms") < 100, "{timeline}");
+    let mut second = Value::Null;
+    until("the queued turn's end", async || {
+        second = read(&server, &queued).await;
+        (second["status"] == "completed").then_some(())
+    })
+    .await;
+    let timeline = adds_up(&second);
+    assert!((700..1600).contains(&ms(&timeline, "queue_ms")) && ms(&timeline, "permission_ms") == 0, "{timeline}");
 }
 
 async fn it_is_read_through_each_door(door: Door) {

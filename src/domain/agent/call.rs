@@ -22,6 +22,7 @@ use crate::domain::{
     providers::{Delta, ProviderError, ProviderErrorKind, Request, ToolSpec},
     store::{Appending, Batch},
     tools,
+    turn::TurnErrorCode,
     usage::Usage,
 };
 
@@ -174,10 +175,13 @@ impl Turn {
         let clock = self.running.clock();
         let asking = clock.enter(Phase::ModelWait);
         let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
-        let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
         // The batch before: it is asked after when more comes, so that nobody is woken between two words to hear that
         // all is well.
-        let mut last: Option<Appending> = None;
+        let mut last: Option<Appending> = match self.domain.0.store.begin_append(call.opening()).await {
+            Ok(appending) => Some(appending),
+            Err(error) => return Attempt::Broken(error),
+        };
+        let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
         let mut refusals = self.domain.0.store.refusals();
         let outcome: Outcome = loop {
             let next = tokio::select! {
@@ -242,7 +246,11 @@ impl Turn {
         if let Some(message) = results.clone() {
             batch = batch.event(Some(&self.id), EventKind::MessageCreated(MessageEvent { message }));
         }
-        let row = call.row(&outcome, spent, message.as_ref().map(|message| message.id.clone()));
+        let mut row = call.row(&outcome, spent, message.as_ref().map(|message| message.id.clone()));
+        if reason == FinishReason::BudgetExhausted {
+            // Nobody has cancelled it.
+            row.outcome = TurnErrorCode::BudgetExhausted.as_str();
+        }
         if let Err(error) = self.append(batch.ledger(row)).await {
             return Attempt::Broken(error);
         }

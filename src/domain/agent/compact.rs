@@ -131,6 +131,7 @@ impl Turn {
         loop {
             let admitted = self.admit(prompt, request.max_output_tokens, Purpose::Summary).await?;
             let call = Metered::begin(&self.id, &self.model, CallKind::Compaction, retries.attempt(), admitted);
+            self.append(call.opening()).await?;
             let asking = aside::ask(call, &self.model, &request, &self.tools.cancel);
             let mut answered = self.running.clock().during(Phase::ModelWait, asking).await;
             let text = answered.text.trim();

@@ -12,7 +12,7 @@ use crate::domain::{
     part::FinishReason,
     providers::{ProviderError, ProviderErrorKind},
     session::now,
-    store::LedgerRow,
+    store::{Batch, LedgerRow, OpenCall},
     turn::TurnErrorCode,
     usage::{Spent, Tokens},
 };
@@ -41,6 +41,12 @@ impl<'a> Metered<'a> {
         admitted: Admitted,
     ) -> Self {
         Self { turn_id, model, kind, attempt, at: now(), began: Instant::now(), admitted }
+    }
+
+    /// To be stored before the provider is asked.
+    pub(super) fn opening(&self) -> Batch {
+        let (turn_id, model) = (self.turn_id.clone(), self.model.info.id.clone());
+        Batch::new().call(OpenCall { turn_id, at: self.at, kind: self.kind, model, attempt: self.attempt })
     }
 
     /// What it spent; `tokens` as far as the provider said, `shown` whether the model began to answer. One that was

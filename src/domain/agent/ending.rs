@@ -76,16 +76,13 @@ pub(super) async fn finish(domain: &OpenCode, running: &Arc<Running>, end: End) 
 /// Closes messages and calls that a panic or a full disk left open.
 async fn close(domain: &OpenCode, id: &TurnId) -> Result<()> {
     let wanted = id.clone();
-    let open = domain.read(move |snapshot| {
-        Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&wanted)?, snapshot.open_permissions()?))
-    });
-    let (open, calls, permissions) = open.await?.value;
-    permissions.iter().for_each(|permission| domain.0.requests.forget(&permission.id));
-    if open.is_empty() && calls.is_empty() && permissions.is_empty() {
+    let open = domain.read(move |snapshot| snapshot.open(&wanted)).await?.value;
+    open.permissions.iter().for_each(|permission| domain.0.requests.forget(&permission.id));
+    let batch = recover::close(id, open, "the turn ended before this call did");
+    if batch.is_empty() {
         return Ok(());
     }
-    let batch = recover::close(id, permissions, open, calls, "the turn ended before this call did").ending();
-    domain.0.store.append(batch).await.map(drop)
+    domain.0.store.append(batch.ending()).await.map(drop)
 }
 
 /// The versions of the workspace that a turn lies between.

@@ -13,9 +13,9 @@ use crate::domain::{
     ledger::CallKind,
     message::{Message, Role},
     part::{Finish, FinishReason, Part},
-    permission::{Permission, PermissionDecision, PermissionResolver},
+    permission::{PermissionDecision, PermissionResolver},
     session::now,
-    store::{Batch, LedgerRow, Store},
+    store::{Batch, LedgerRow, Open, OpenCall, Store},
     turn::TurnErrorCode,
     usage::{Spent, Usage},
 };
@@ -25,12 +25,9 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
     let turns = store.read(|snapshot| snapshot.running_turns()).await?;
     for turn in turns {
         let id = turn.id.clone();
-        let open = store.read(move |snapshot| {
-            Ok((snapshot.open_messages()?, snapshot.open_tool_calls(&id)?, snapshot.open_permissions()?))
-        });
-        let (open, calls, permissions) = open.await?;
+        let open = store.read(move |snapshot| snapshot.open(&id)).await?;
         let words = "the server was stopped while this ran; what it did is not known";
-        store.append(close(&turn.id, permissions, open, calls, words).ending()).await?;
+        store.append(close(&turn.id, open, words).ending()).await?;
         let message = "the server was stopped while this turn ran; send the message again or another one".into();
         let end = End::failed(FinishReason::Error, TurnErrorCode::Interrupted, message, None);
         // Read again: the answer that was just closed may be its last, and has its row in the ledger.
@@ -46,16 +43,11 @@ pub(in crate::domain) async fn recover(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Closes permission requests, and open messages: an answer ends as `error`, every tool call without a result gets one.
-pub(super) fn close(
-    turn_id: &TurnId,
-    permissions: Vec<Permission>,
-    open: Vec<Message>,
-    calls: Vec<Event>,
-    words: &str,
-) -> Batch {
+/// Closes permission requests, provider calls, and open messages: an answer ends as `error`, every tool call without a
+/// result gets one.
+pub(super) fn close(turn_id: &TurnId, open: Open, words: &str) -> Batch {
     let mut batch = Batch::new();
-    for permission in permissions {
+    for permission in open.permissions {
         let resolved = PermissionResolved {
             permission_id: Some(permission.id),
             decision: PermissionDecision::Deny,
@@ -66,12 +58,19 @@ pub(super) fn close(
         };
         batch = batch.event(Some(turn_id), EventKind::PermissionResolved(resolved));
     }
-    let unanswered: HashSet<_> = calls.iter().filter_map(began).collect();
-    let mut open = open;
+    let unanswered: HashSet<_> = open.tool_calls.iter().filter_map(began).collect();
+    let spent = Spent { unpriced_calls: 1, calls: 1, ..Spent::default() };
+    for call in open.calls {
+        let answer = open.messages.iter().find(|message| message.role == Role::Assistant);
+        let message_id = answer.filter(|_| call.kind == CallKind::Turn).map(|message| message.id.clone());
+        batch = batch.ledger(interrupted(call, message_id, spent));
+    }
+    let tool_calls = open.tool_calls;
+    let mut open = open.messages;
     for message in open.iter_mut().filter(|message| message.role == Role::Tool) {
         close_tool_message(message, &unanswered, words);
     }
-    for event in calls {
+    for event in tool_calls {
         if let EventKind::ToolCallStarted(started) = event.kind {
             // What it had shown by then stays in its result.
             let message = open.iter().find(|message| message.id == started.message_id);
@@ -102,8 +101,6 @@ pub(super) fn close(
                 let reason = FinishReason::Error;
                 message.parts.push(Part::Finish(Finish { reason, time }));
                 (message.updated_at, message.finished_at) = (time, Some(time));
-                let spent = Spent { unpriced_calls: 1, calls: 1, ..Spent::default() };
-                batch = batch.ledger(interrupted(turn_id, &message, spent));
                 let usage = Usage::from(spent);
                 Some(MessageCompleted { message_id: message.id.clone(), finish_reason: reason, usage })
             }
@@ -128,14 +125,15 @@ fn began(event: &Event) -> Option<(MessageId, u32)> {
 }
 
 /// The row of a call that nobody saw the end of: what it cost is not known.
-fn interrupted(turn_id: &TurnId, message: &Message, spent: Spent) -> LedgerRow {
+fn interrupted(call: OpenCall, message_id: Option<MessageId>, spent: Spent) -> LedgerRow {
+    let OpenCall { turn_id, at, kind, model, attempt } = call;
     LedgerRow {
-        turn_id: turn_id.clone(),
-        message_id: Some(message.id.clone()),
-        at: message.created_at,
-        kind: CallKind::Turn,
-        model: message.model.clone().unwrap_or_default(),
-        attempt: 1,
+        turn_id,
+        message_id,
+        at,
+        kind,
+        model,
+        attempt,
         outcome: "interrupted",
         duration_ms: 0,
         spent,

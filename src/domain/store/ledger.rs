@@ -44,8 +44,32 @@ pub(crate) struct LedgerRow {
     pub price: Option<Price>,
 }
 
+/// A provider call that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenCall {
+    /// The turn that it is made for.
+    pub turn_id: TurnId,
+    /// When it began.
+    pub at: Timestamp,
+    /// What it is for.
+    pub kind: CallKind,
+    /// The model, as `provider/id`.
+    pub model: String,
+    /// 1 for the first try, and one more for each retry.
+    pub attempt: u32,
+}
+
+/// Notes a call that begins.
+pub(super) fn open(tx: &Transaction<'_>, call: &OpenCall) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO calls (turn, kind, at, model, attempt) VALUES (?1,?2,?3,?4,?5)")?
+        .execute(params![call.turn_id.as_str(), call.kind.as_str(), call.at.to_string(), call.model, call.attempt])
+        .map(drop)
+}
+
 /// Stores a row and adds it to the sums of its turn and session.
 pub(super) fn record(tx: &Transaction<'_>, row: &LedgerRow) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM calls WHERE turn = ?1 AND kind = ?2")?
+        .execute([row.turn_id.as_str(), row.kind.as_str()])?;
     let tokens = row.spent.tokens;
     let Some((ord, session)) = project::current_session(tx)? else {
         return Ok(());

@@ -80,7 +80,7 @@ impl Snapshot<'_> {
     }
 
     /// The messages that have no end yet, whole.
-    pub(crate) fn open_messages(&self) -> rusqlite::Result<Vec<Message>> {
+    pub(super) fn open_messages(&self) -> rusqlite::Result<Vec<Message>> {
         let mut statement = self.tx.prepare("SELECT view FROM messages WHERE open ORDER BY ord")?;
         let views = statement.query_map([], |row| row.get::<_, String>(0))?;
         views.map(|view| self.unfold(&view?)).collect()

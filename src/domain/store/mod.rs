@@ -1,10 +1,12 @@
 //! The log as bus: one SQLite file, one writer thread, a shared tail in memory, and readers that are cursors.
 //! The only files with SQL are here.
 
+mod batch;
 mod keys;
 mod ledger;
 mod lock;
 mod message_rows;
+mod open;
 mod permission_rows;
 mod project;
 mod read;
@@ -28,8 +30,11 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use batch::Batch;
+use batch::Entry;
 pub(super) use keys::{Accepted, FoundKey, NewKey};
-pub(super) use ledger::LedgerRow;
+pub(super) use ledger::{LedgerRow, OpenCall};
+pub(crate) use open::Open;
 pub(crate) use permission_rows::PermissionRow;
 pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
 pub(crate) use subscription::{Filter, Start};
@@ -38,13 +43,7 @@ pub use tail::Logged;
 pub(crate) use version_rows::{NewVersion, VersionRow};
 pub(crate) use waiting::{QueuedTurn, QueuedWish};
 
-use super::{
-    error::{Code, Error, Result},
-    event::EventKind,
-    id::TurnId,
-    message::Message,
-    timeline::Timeline,
-};
+use super::error::{Code, Error, Result};
 use read::Readers;
 use tail::Tail;
 
@@ -96,139 +95,6 @@ pub(super) enum Health {
     Writable,
     /// The disk is full: reads go on, a turn's ending is stored from the reserve.
     Full,
-}
-
-/// What is appended in one transaction.
-pub(super) struct Batch {
-    entries: Vec<Entry>,
-    /// Whether the reserve may be used for it: the ending of a turn that a full disk stopped.
-    ending: bool,
-}
-
-enum Entry {
-    Event {
-        turn_id: Option<TurnId>,
-        kind: Box<EventKind>,
-    },
-    Ledger(Box<LedgerRow>),
-    Version(Box<NewVersion>),
-    /// The version that a turn began with.
-    VersionBefore {
-        turn_id: TurnId,
-        version: u64,
-    },
-    /// Where the time of a turn went that ends in the same transaction.
-    Timeline {
-        turn_id: TurnId,
-        timeline: Box<Timeline>,
-    },
-    /// Versions that are given up.
-    Forget(Vec<u64>),
-    /// What the model of the next turn is told.
-    Note(String),
-    Permission(PermissionRow),
-    /// The key under which a request was accepted.
-    Key(Box<NewKey>),
-    /// A turn that waits for the one before it.
-    Queue(Box<QueuedTurn>),
-    /// A message that waits for the running turn to take it.
-    Steer {
-        turn_id: TurnId,
-        message: Box<Message>,
-    },
-}
-
-impl Batch {
-    /// An empty batch.
-    pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), ending: false }
-    }
-
-    /// Whether there is nothing to append.
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Adds an event; `turn_id` names the turn behind it.
-    pub(super) fn event(mut self, turn_id: Option<&TurnId>, kind: EventKind) -> Self {
-        self.entries.push(Entry::Event { turn_id: turn_id.cloned(), kind: Box::new(kind) });
-        self
-    }
-
-    /// Adds a row to the ledger.
-    pub(super) fn ledger(mut self, row: LedgerRow) -> Self {
-        self.entries.push(Entry::Ledger(Box::new(row)));
-        self
-    }
-
-    /// Adds a version of the workspace.
-    pub(super) fn version(mut self, version: NewVersion) -> Self {
-        self.entries.push(Entry::Version(Box::new(version)));
-        self
-    }
-
-    /// Notes the version that a turn began with.
-    pub(super) fn version_before(mut self, turn_id: &TurnId, version: u64) -> Self {
-        self.entries.push(Entry::VersionBefore { turn_id: turn_id.clone(), version });
-        self
-    }
-
-    /// Notes where a turn's time went, before the event of its end.
-    pub(super) fn timeline(mut self, turn_id: &TurnId, timeline: Timeline) -> Self {
-        self.entries.push(Entry::Timeline { turn_id: turn_id.clone(), timeline: Box::new(timeline) });
-        self
-    }
-
-    /// Notes what the model of the next turn is told.
-    pub(super) fn note(mut self, words: String) -> Self {
-        self.entries.push(Entry::Note(words));
-        self
-    }
-
-    /// Adds the key under which what is in here was accepted, if there is one.
-    pub(super) fn key(mut self, key: Option<NewKey>) -> Self {
-        self.entries.extend(key.map(|key| Entry::Key(Box::new(key))));
-        self
-    }
-
-    /// Adds a turn that waits for the one before it.
-    pub(super) fn queue(mut self, queued: QueuedTurn) -> Self {
-        self.entries.push(Entry::Queue(Box::new(queued)));
-        self
-    }
-
-    /// Adds a message that waits for the turn to take it: until it is created, or the turn ends.
-    pub(super) fn steer(mut self, turn_id: &TurnId, message: Message) -> Self {
-        self.entries.push(Entry::Steer { turn_id: turn_id.clone(), message: Box::new(message) });
-        self
-    }
-
-    /// Gives versions up.
-    pub(super) fn forget(mut self, versions: Vec<u64>) -> Self {
-        self.entries.push(Entry::Forget(versions));
-        self
-    }
-
-    /// Adds what is stored of permissions beside events.
-    pub(super) fn permission(mut self, row: PermissionRow) -> Self {
-        self.entries.push(Entry::Permission(row));
-        self
-    }
-
-    /// Marks it as the ending of a turn, which may use the reserve when the disk is full.
-    pub(super) fn ending(mut self) -> Self {
-        self.ending = true;
-        self
-    }
-
-    fn is_act(&self) -> bool {
-        self.entries.iter().any(|entry| match entry {
-            Entry::Event { kind, .. } => kind.is_act(),
-            Entry::Ledger(_) | Entry::Version(_) | Entry::Forget(_) | Entry::Note(_) | Entry::Key(_) => true,
-            Entry::Permission(_) | Entry::Queue(_) | Entry::Steer { .. } => true,
-            Entry::VersionBefore { .. } | Entry::Timeline { .. } => false,
-        })
-    }
 }
 
 impl Store {

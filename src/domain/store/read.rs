@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Store, permission_rows, project, schema, tail::Logged};
 use crate::domain::{
     cursor::Cursor,
-    event::{Event, EventKind, EventType},
+    event::EventType,
     id::{MessageId, SessionId, ToolCallId, TurnId},
     permission::PermissionMode,
     session::{Session, SessionStats},
@@ -229,27 +229,6 @@ impl Snapshot<'_> {
         // A page of them is to stay below its bound.
         turns.iter_mut().filter_map(|turn| turn.timeline.as_mut()).for_each(|timeline| timeline.tools.clear());
         Ok(Page { items: turns, total: total as u64, next })
-    }
-
-    /// The tool calls of a turn that began and have no end, with their numbers, oldest first.
-    pub(crate) fn open_tool_calls(&self, turn: &TurnId) -> rusqlite::Result<Vec<Event>> {
-        let mut statement = self.tx.prepare(
-            "SELECT json FROM events WHERE seq >= (SELECT first_seq FROM turns WHERE id = ?1) AND turn_id = ?1
-             AND type IN ('tool_call_started', 'tool_call_completed') ORDER BY seq",
-        )?;
-        let mut open: Vec<Event> = Vec::new();
-        for json in statement.query_map([turn.as_str()], |row| row.get::<_, String>(0))? {
-            let event: Event = parse(&json?)?;
-            if let EventKind::ToolCallCompleted(done) = &event.kind {
-                open.retain(|open| match &open.kind {
-                    EventKind::ToolCallStarted(started) => started.tool_call_id != done.tool_call_id,
-                    _ => true,
-                });
-            } else {
-                open.push(event);
-            }
-        }
-        Ok(open)
     }
 
     /// The events after `seq`, up to about `max_bytes` of them and at least one.

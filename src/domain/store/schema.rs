@@ -9,7 +9,7 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What makes each format of the one before it, the first of an empty file. This binary reads and writes the last; a file
 /// of a higher one is refused. A step that was shipped is never edited: what comes is one more.
-const STEPS: [&str; 7] = [TABLES, VERSIONS, LEDGER, KEYS, BUDGETS, WAITING, PERMISSIONS];
+const STEPS: [&str; 8] = [TABLES, VERSIONS, LEDGER, KEYS, BUDGETS, WAITING, PERMISSIONS, CALLS];
 const VERSION: i64 = STEPS.len() as i64;
 
 const TABLES: &str = "
@@ -112,6 +112,13 @@ CREATE TABLE permissions (
 CREATE INDEX permissions_open ON permissions (ord) WHERE open;
 -- What was allowed until the session is reset.
 CREATE TABLE grants (session TEXT NOT NULL, granted TEXT NOT NULL, PRIMARY KEY (session, granted)) WITHOUT ROWID;
+";
+
+const CALLS: &str = "
+-- Provider calls that run: one of a kind at a time. What a crash leaves here becomes a row of the ledger.
+CREATE TABLE calls (
+  turn TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL, model TEXT NOT NULL, attempt INTEGER NOT NULL,
+  PRIMARY KEY (turn, kind)) WITHOUT ROWID;
 ";
 
 /// Opens the writer's connection and brings the file up to date.

@@ -252,6 +252,7 @@ impl Writer {
                     Entry::Event { turn_id, kind } => {
                         store(&tx, &mut effects, self.shared.epoch, self.epoch_row, turn_id.as_ref(), kind)?;
                     }
+                    Entry::Call(call) => ledger::open(&tx, call)?,
                     Entry::Ledger(row) => ledger::record(&tx, row)?,
                     Entry::Version(version) => version_rows::record(&tx, version)?,
                     Entry::VersionBefore { turn_id, version } => turn_rows::version_before(&tx, turn_id, *version)?,
