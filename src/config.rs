@@ -1,5 +1,6 @@
 //! Settings: flags, then environment, then defaults. The only reader of the environment.
 
+mod access;
 mod permissions;
 
 use std::{
@@ -12,6 +13,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
+pub use access::Access;
 pub use permissions::Permissions;
 
 use crate::{
@@ -53,7 +55,7 @@ pub struct Config {
     /// Second listener.
     #[arg(long, env = "HTTP_PORT", default_value_t = 8081, global = true)]
     pub http_port: u16,
-    /// Address to bind. Whoever reaches it can run commands here: leave it at loopback unless something guards it.
+    /// Address to bind. Beyond loopback a token is asked for: OPENCODE_API_TOKEN, or one that is made at each start.
     #[arg(long, env = "OPENCODE_HOST", default_value = "127.0.0.1", global = true)]
     pub host: IpAddr,
     /// The folder the agent works in; made if missing.
@@ -148,6 +150,9 @@ pub struct Config {
     /// Above so many bytes of their contents the older half of the versions is given up.
     #[arg(long, env = "OPENCODE_VERSIONS_BYTES", default_value_t = 2 * 1024 * 1024 * 1024, global = true)]
     pub versions_bytes: u64,
+    /// Who may come in.
+    #[command(flatten)]
+    pub access: Access,
     /// What the agent may do.
     #[command(flatten)]
     pub permissions: Permissions,
@@ -316,6 +321,7 @@ impl Config {
             },
             max_file_bytes: self.max_file_bytes,
             permissions: self.permissions.settings()?,
+            access: self.access.settings()?,
         })
     }
 

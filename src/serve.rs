@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -26,13 +27,25 @@ pub fn serve(mut config: Config, hidden: io::Result<()>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime could not start: {error}"))?;
-    let token = config.permissions.make_reply_token();
+    let token = config.access.make_token(config.host.to_canonical().is_loopback());
+    // Where tokens are asked for, their scopes say who may reply.
+    let reply_token = config.permissions.make_reply_token().filter(|_| !config.access.asks_for_tokens());
     let outcome = runtime.block_on(async {
         let server = server::Server::bind(config).await?;
         for address in server.addresses() {
             println!("listening on http://{address}");
         }
-        if let Some(token) = token {
+        if let (Some(token), Some(address)) = (token, server.addresses().next()) {
+            // Once, and to whoever started it; the server itself keeps only its hash.
+            let host = if address.ip().is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { address.ip() };
+            let address = SocketAddr::new(host, address.port());
+            eprintln!(
+                "no OPENCODE_API_TOKEN is set; a token for this start, ready to try:\n  curl -N http://{address}/messages \\\n    \
+                 -H 'Authorization: Bearer {token}' \\\n    -H 'Content-Type: application/json' \\\n    \
+                 -d '{{\"text\": \"hello\", \"model\": \"mock/demo\"}}'"
+            );
+        }
+        if let Some(token) = reply_token {
             // Once, and to whoever started it; nothing else has it.
             eprintln!("reply token: {token}");
         }

@@ -28,7 +28,8 @@ pub struct Permissions {
     /// Seconds without a stream and without a look at the list of requests after which nobody is waited for.
     #[arg(long, env = "OPENCODE_PERMISSION_ABSENCE_SECONDS", default_value_t = 10, global = true)]
     pub permission_absence_seconds: u64,
-    /// What replies to permission requests and loosening the mode take. Default: made at each start, and printed.
+    /// What replies to permission requests and loosening the mode take where nobody is asked for an API token. Default: made
+    /// at each start, and printed.
     #[arg(long, env = "OPENCODE_REPLY_TOKEN", hide_env_values = true, global = true)]
     pub reply_token: Option<SecretString>,
 }
@@ -39,7 +40,7 @@ impl Permissions {
         if self.reply_token.is_some() {
             return None;
         }
-        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let token = super::access::random();
         self.reply_token = Some(token.clone().into());
         Some(token)
     }

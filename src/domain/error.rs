@@ -15,6 +15,8 @@ pub enum Code {
     NotAcceptable,
     /// The body is of a type that is not taken here.
     UnsupportedMediaType,
+    /// No token, or one that is not good.
+    Unauthenticated,
     /// A path leads out of the workspace, or a right is missing.
     PermissionDenied,
     /// A turn runs.
@@ -43,6 +45,8 @@ pub enum Code {
     Internal,
     /// The operation is not served yet.
     Unimplemented,
+    /// Too often.
+    RateLimited,
     /// Not now; later it may work.
     Unavailable,
     /// The disk is full; nothing was left half-written.
@@ -58,6 +62,7 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::AgentBusy => "agent_busy",
             Self::StaleTurn => "stale_turn",
@@ -72,6 +77,7 @@ impl Code {
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::Internal => "internal",
             Self::Unimplemented => "unimplemented",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::InsufficientStorage => "insufficient_storage",
         }
@@ -80,12 +86,15 @@ impl Code {
     /// Whether the same request may succeed later, unchanged.
     pub fn retryable(self) -> bool {
         match self {
-            Self::AgentBusy | Self::InProgress | Self::Unavailable | Self::InsufficientStorage => true,
+            Self::AgentBusy | Self::InProgress | Self::RateLimited | Self::Unavailable | Self::InsufficientStorage => {
+                true
+            }
             Self::InvalidArgument
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::UnsupportedMediaType
+            | Self::Unauthenticated
             | Self::PermissionDenied
             | Self::StaleTurn
             | Self::AlreadyResolved

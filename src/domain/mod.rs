@@ -1,5 +1,6 @@
 //! The one room behind both doors: [`OpenCode`] and its nouns. Nothing here knows a transport.
 
+mod access;
 mod agent;
 mod budget;
 mod change;
@@ -46,6 +47,7 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use access::{AccessSettings, Caller, Needs, Refusal, Scope, Scopes, TokenHash, needs};
 pub use budget::{Budget, Budgets, Limits};
 pub use change::{FileChange, FileChanges, GetFileChanges};
 pub use cursor::{Cursor, ResyncReason};
@@ -111,6 +113,8 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// What the agent may do without asking.
     pub permissions: PermissionSettings,
+    /// Who may come in.
+    pub access: AccessSettings,
 }
 
 /// The agent server without its doors: one session on one log. Clones share it.
@@ -122,6 +126,8 @@ struct Inner {
     workspace: workspace::Workspace,
     catalogue: model::Catalogue,
     settings: Settings,
+    /// The tokens that are good.
+    tokens: access::Tokens,
     /// The operator's rules of permissions.
     rules: Vec<permission::Rule>,
     /// The permission requests that wait, the grants, the mode, and whether a client is there.
@@ -178,6 +184,7 @@ impl OpenCode {
         let (workspace, store) = opened?;
         let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(OpenError::Setting)?;
         let rules = permission::rules_of(&settings, &workspace).map_err(OpenError::Setting)?;
+        let tokens = access::Tokens::open(&settings.access, workspace.root()).map_err(OpenError::Setting)?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let domain = Self(Arc::new(Inner {
             store,
@@ -185,6 +192,7 @@ impl OpenCode {
             catalogue,
             requests: permission::Requests::new(settings.permissions.mode),
             settings,
+            tokens,
             rules,
             gate: tokio::sync::Mutex::default(),
             running: Mutex::default(),
@@ -209,6 +217,7 @@ impl OpenCode {
         *domain.0.chosen.lock().unwrap_or_else(PoisonError::into_inner) = chosen;
         domain.begin_permissions().await.map_err(std::io::Error::other)?;
         domain.begin_versions().await.map_err(std::io::Error::other)?;
+        domain.begin_tokens();
         domain.load_queue().await.map_err(std::io::Error::other)?;
         if domain.0.settings.model.is_some() {
             // Whoever set one looks here for what is wrong with it. Nobody waits: a local server may have to be asked.
@@ -274,7 +283,8 @@ impl OpenCode {
 
     /// Runs a verb that acts in more than one step to its end, even if its caller leaves in the middle.
     async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        self.0.tasks.spawn(work).await.map_err(Error::internal)?
+        let caller = Caller::current();
+        self.0.tasks.spawn(Caller::as_current(caller, work)).await.map_err(Error::internal)?
     }
 
     /// Writes the endings that are missing. Called at the start, and after a full disk has prevented one.

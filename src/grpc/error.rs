@@ -17,6 +17,7 @@ const DOMAIN: &str = "opencode.v1";
 fn grpc_code(code: Code) -> GrpcCode {
     match code {
         Code::InvalidArgument | Code::IdempotencyKeyReused => GrpcCode::InvalidArgument,
+        Code::Unauthenticated => GrpcCode::Unauthenticated,
         Code::PermissionDenied => GrpcCode::PermissionDenied,
         Code::NotFound => GrpcCode::NotFound,
         Code::MethodNotAllowed | Code::NotAcceptable | Code::UnsupportedMediaType | Code::Unimplemented => {
@@ -30,7 +31,7 @@ fn grpc_code(code: Code) -> GrpcCode {
         Code::TooLarge | Code::RangeNotSatisfiable => GrpcCode::OutOfRange,
         Code::Internal => GrpcCode::Internal,
         Code::Unavailable => GrpcCode::Unavailable,
-        Code::InsufficientStorage => GrpcCode::ResourceExhausted,
+        Code::InsufficientStorage | Code::RateLimited => GrpcCode::ResourceExhausted,
     }
 }
 
@@ -125,6 +126,7 @@ fn foreign(code: GrpcCode) -> (String, bool) {
         GrpcCode::InvalidArgument => Code::InvalidArgument,
         GrpcCode::NotFound => Code::NotFound,
         GrpcCode::OutOfRange => Code::TooLarge,
+        GrpcCode::Unauthenticated => Code::Unauthenticated,
         GrpcCode::PermissionDenied => Code::PermissionDenied,
         GrpcCode::Unimplemented => Code::Unimplemented,
         GrpcCode::Unavailable => Code::Unavailable,
@@ -137,8 +139,7 @@ fn foreign(code: GrpcCode) -> (String, bool) {
         | GrpcCode::FailedPrecondition
         | GrpcCode::Aborted
         | GrpcCode::Internal
-        | GrpcCode::DataLoss
-        | GrpcCode::Unauthenticated => Code::Internal,
+        | GrpcCode::DataLoss => Code::Internal,
     };
     (code.as_str().to_uppercase(), code.retryable())
 }

@@ -45,16 +45,17 @@ pub(super) fn resync(cursor: Cursor, reason: ResyncReason) -> pb::Event {
 }
 
 fn frame(cursor: Cursor, event: Option<Member>) -> pb::Event {
-    pb::Event { cursor: cursor.to_string(), seq: 0, at: None, turn_id: String::new(), event }
+    pb::Event { cursor: cursor.to_string(), seq: 0, at: None, turn_id: String::new(), token_id: String::new(), event }
 }
 
 fn whole(cursor: Cursor, event: &Event) -> pb::Event {
-    let Event { seq, at, turn_id, kind } = event;
+    let Event { seq, at, turn_id, token_id, kind } = event;
     pb::Event {
         cursor: cursor.to_string(),
         seq: *seq,
         at: Some(time(*at)),
         turn_id: turn_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        token_id: token_id.as_deref().unwrap_or_default().to_owned(),
         event: Some(member(event, kind.clone())),
     }
 }

@@ -1,5 +1,6 @@
 //! The second door: gRPC and gRPC-Web. Every RPC is here; a handler converts, calls one verb, and converts back.
 
+mod access;
 mod agent;
 mod deadline;
 mod error;
@@ -56,6 +57,7 @@ pub(crate) fn router(domain: OpenCode, max_bytes: usize) -> Router {
     router
         .fallback(no_such_method)
         .layer(middleware::from_fn(deadline::keep))
+        .layer(middleware::from_fn(access::check))
         .layer(middleware::from_fn(error::finish))
         .layer(GrpcWebLayer::new())
 }

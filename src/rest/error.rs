@@ -62,6 +62,7 @@ pub(super) struct ProblemField {
 pub(super) fn status(code: Code) -> (StatusCode, &'static str) {
     match code {
         Code::InvalidArgument => (StatusCode::BAD_REQUEST, "The request is not valid"),
+        Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "A token is needed"),
         Code::PermissionDenied => (StatusCode::FORBIDDEN, "This is not allowed"),
         Code::NotFound => (StatusCode::NOT_FOUND, "There is no such thing"),
         Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The path has no such method"),
@@ -80,6 +81,7 @@ pub(super) fn status(code: Code) -> (StatusCode, &'static str) {
         Code::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, "There is no such piece"),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),
         Code::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "Not served yet"),
+        Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too often"),
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not now"),
         Code::InsufficientStorage => (StatusCode::INSUFFICIENT_STORAGE, "The disk is full"),
     }
@@ -108,6 +110,9 @@ impl IntoResponse for ApiError {
         let mut response = status.into_response();
         if let Some(after) = error.retry_after_hint() {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        }
+        if code == Code::Unauthenticated {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(problem);
         response

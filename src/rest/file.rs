@@ -4,6 +4,7 @@ use axum::{
     Json, Router,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,6 +16,7 @@ use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    access,
     error::{ApiError, Problem, Result},
     extract::{Body, Query, query},
     message::EventCursor,
@@ -234,7 +236,8 @@ pub(super) async fn delete_file(
 
 /// What no wildcard takes: the list with a slash behind it.
 pub(super) fn fixed() -> Router<OpenCode> {
-    Router::new().route("/files/", get(list_files))
+    let needs = middleware::from_fn_with_state(access::of("list_files"), access::allow);
+    Router::new().route("/files/", get(list_files).layer(needs))
 }
 
 /// What was written, as every route tells it.

@@ -1,6 +1,7 @@
 //! The first door: REST and SSE. Every route is here; a handler parses, calls one verb, and renders.
 
 mod accept;
+pub(crate) mod access;
 mod agent;
 pub(crate) mod error;
 mod event;
@@ -23,7 +24,7 @@ mod version;
 
 use std::time::Duration;
 
-use axum::{Extension, Router, extract::DefaultBodyLimit, routing::on};
+use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, routing::on};
 use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
 
 use crate::domain::OpenCode;
@@ -37,7 +38,9 @@ macro_rules! api {
             $($(
                 let path = routes!(@path [path()] of $resource::$verb);
                 for method in routes!(@path [methods()] of $resource::$verb) {
-                    router = router.route(&path, on(method.to_method_filter(), $resource::$verb));
+                    let needs = middleware::from_fn_with_state(access::of(stringify!($verb)), access::allow);
+                    let serve = on(method.to_method_filter(), $resource::$verb).layer(needs);
+                    router = router.route(&path, serve);
                 }
             )+)+
             router

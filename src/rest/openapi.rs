@@ -6,7 +6,8 @@ use utoipa::{
     openapi::{InfoBuilder, LicenseBuilder, OpenApiBuilder},
 };
 
-use crate::domain::Event;
+use super::access;
+use crate::domain::{Event, Needs};
 
 /// Types of answers only: clients must live through values and variants that are added later.
 const OPEN_ENUMS: [&str; 18] = [
@@ -36,7 +37,8 @@ A coding agent behind one port. `POST /messages` starts a turn and streams its e
 What this server sends is open: clients ignore fields and event types that they do not know, and take an unknown value \
 of an enum as unspecified. What it takes is closed: unknown fields and parameters are refused by name.\n\n\
 Errors are problem documents (`application/problem+json`). The same operations are served as gRPC and gRPC-Web on this \
-port.";
+port.\n\nA server that asks for tokens takes them as `Authorization: Bearer <token>`; `security` of each operation names the scope \
+that the token has to have.";
 
 /// Title and description; the routes are added by the router.
 pub(super) fn info() -> utoipa::openapi::OpenApi {
@@ -60,6 +62,13 @@ pub(crate) fn document() -> String {
         // axum's way to write a wildcard is no template.
         *paths = std::mem::take(paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     }
+    document["components"]["securitySchemes"] = json!({ "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of OPENCODE_API_TOKEN or OPENCODE_API_TOKENS_FILE. Where the server asks for none, none is needed.",
+    } });
+    let operations = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+    operations.filter_map(Value::as_object_mut).flat_map(Map::values_mut).for_each(secure);
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         join_variants(schemas);
         join_descriptions(schemas);
@@ -68,6 +77,16 @@ pub(crate) fn document() -> String {
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Says what an operation takes: the scopes of `security` are those that its token needs.
+fn secure(operation: &mut Value) {
+    let Some(verb) = operation.get("operationId").and_then(Value::as_str) else { return };
+    operation["security"] = match access::of(verb) {
+        Needs::Nothing => json!([]),
+        Needs::Token => json!([{ "token": [] }]),
+        Needs::Scope(scope) => json!([{ "token": [scope.as_str()] }]),
+    };
 }
 
 /// A tagged variant comes as `allOf` of its type and its tag; it becomes one object. Generators read that better:

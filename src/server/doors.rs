@@ -5,13 +5,17 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{Method, Version},
+    middleware,
     response::Response,
 };
 use tower::ServiceExt;
 
 use crate::{
     grpc::{self, Form},
-    rest::error::{must_be_posted, unknown_path, unsupported_type},
+    rest::{
+        access::refuse,
+        error::{must_be_posted, unknown_path, unsupported_type},
+    },
 };
 
 #[derive(Clone)]
@@ -22,7 +26,8 @@ struct Doors {
 
 /// Both doors behind one router.
 pub(super) fn router(rest: Router, grpc: Router) -> Router {
-    Router::new().fallback(enter).with_state(Doors { rest: rest.fallback(no_route), grpc })
+    let rest = rest.fallback(no_route).layer(middleware::from_fn(refuse));
+    Router::new().fallback(enter).with_state(Doors { rest, grpc })
 }
 
 async fn enter(State(doors): State<Doors>, request: Request) -> Response {

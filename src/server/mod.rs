@@ -1,6 +1,7 @@
 //! One router (REST, gRPC, gRPC-Web), its layers, its listeners, and their end.
 
 mod accept;
+mod access;
 mod doors;
 mod leftover;
 mod linger;
@@ -44,7 +45,10 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, String> {
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
         let ready = match listen(&config).await {
-            Ok(listeners) => router(&domain, &config).map(|router| (listeners, router)),
+            Ok(listeners) => {
+                let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+                router(&domain, &config, ports).map(|router| (listeners, router))
+            }
             Err(sentence) => Err(sentence),
         };
         match ready {
@@ -151,10 +155,12 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 }
 
 /// The one router. Both listeners serve clones of it.
-fn router(domain: &OpenCode, config: &Config) -> Result<Router, String> {
+fn router(domain: &OpenCode, config: &Config, ports: Vec<u16>) -> Result<Router, String> {
+    let guard = Arc::new(access::Guard::new(domain.clone(), &config.access, &config.cors_origins, ports)?);
     let rest = rest::router(domain.clone(), config.max_body_bytes, Duration::from_secs(config.stall_seconds));
     let grpc = grpc::router(domain.clone(), config.max_body_bytes);
     let mut app = doors::router(rest, grpc)
+        .layer(middleware::from_fn_with_state(guard, access::admit))
         .layer(CatchPanicLayer::custom(rest::error::panicked))
         .layer(middleware::from_fn(rest::error::finish));
     if let Some(cors) = cors(&config.cors_origins)? {
@@ -181,6 +187,7 @@ fn span(request: &Request) -> tracing::Span {
         path = request.uri().path(),
         request_id = header("x-request-id"),
         traceparent = header("traceparent"),
+        token_id = tracing::field::Empty,
     )
 }
 
@@ -229,6 +236,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "content-type",
                 "accept",
                 "last-event-id",
+                "idempotency-key",
                 "prefer",
                 "cache-control",
                 "x-request-id",
@@ -249,6 +257,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
                 "retry-after",
                 "x-request-id",
                 "event-cursor",
+                "idempotent-replayed",
                 "preference-applied",
                 "grpc-status",
                 "grpc-message",

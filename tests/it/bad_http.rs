@@ -180,7 +180,7 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
     let preflight = [origin, ("access-control-request-method", "POST")];
     let answer = send(&server, "OPTIONS", "/messages", &preflight, "").await;
     assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control-")), "{:?}", answer.headers);
-    answer.problem(405, "method_not_allowed");
+    answer.problem(403, "permission_denied");
 
     let named = "https://console.example, http://localhost:3000";
     let server = server.setup().env("OPENCODE_DATA_DIR", server.setup().folder("other").display());
@@ -203,6 +203,7 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         for name in [
             "content-type",
             "authorization",
+            "idempotency-key",
             "last-event-id",
             "prefer",
             "x-grpc-web",
@@ -222,6 +223,7 @@ async fn other_origins_are_let_in_only_where_they_are_named() {
         let exposed = list(&answer, "access-control-expose-headers");
         for name in [
             "x-request-id",
+            "idempotent-replayed",
             "event-cursor",
             "location",
             "retry-after",
@@ -284,7 +286,7 @@ async fn who_hangs_up_while_it_sends_or_reads_leaves_nothing_behind() {
     let model = Model::start(Dialect::OpenAi, [vec![text("I "), Step::Wait(gate.clone()), text("am.")]]).await;
     let server = Setup::with(&model).start();
     let address = server.rest.base.trim_start_matches("http://").to_owned();
-    let head = "POST /messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let head = "POST /messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     // A body that never comes whole starts nothing.
     for body in [
         format!("{head}content-length: 100\r\n\r\n{HELLO}"),

@@ -8,6 +8,8 @@
     reason = "a test says what it expects and fails where it is not so"
 )]
 
+mod access;
+mod access_tokens;
 mod agent;
 mod bad_calls;
 mod bad_http;

@@ -39,7 +39,7 @@ fn wire() -> Value {
 }
 
 /// All RPCs of the service, with their descriptors.
-fn rpcs() -> BTreeMap<String, MethodDescriptorProto> {
+pub fn rpcs() -> BTreeMap<String, MethodDescriptorProto> {
     let services = descriptors().file.into_iter().flat_map(|file| file.service);
     let service = services.into_iter().find(|service| service.name() == "OpenCodeService").expect("OpenCodeService");
     service.method.into_iter().map(|method| (method.name().to_owned(), method)).collect()
@@ -171,7 +171,7 @@ fn last(name: &str) -> &str {
 }
 
 /// `GetSession` as `get_session`.
-fn snake(name: &str) -> String {
+pub fn snake(name: &str) -> String {
     let mut snake = String::new();
     for letter in name.chars() {
         if letter.is_ascii_uppercase() && !snake.is_empty() {

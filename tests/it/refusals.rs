@@ -36,7 +36,8 @@ async fn a_client_that_still_sends_is_told_and_then_let_go() {
     for (line, kind, status) in CASES {
         let mut stream = connect(&server).await;
         let size = 20 * 1024 * 1024;
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("it is sent");
         let (mut reading, mut writing) = stream.split();
         // As many clients do it: all is sent before anything is read.
@@ -61,7 +62,7 @@ async fn a_client_that_waits_for_leave_is_refused_without_it() {
     for (line, kind, status) in CASES {
         let mut stream = connect(&server).await;
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n"
+            "{line} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.expect("it is sent");
         let mut answer = vec![0; 12];
@@ -82,7 +83,8 @@ async fn a_short_body_costs_no_connection() {
         ("PUT /agent/model", "text/plain", "415"),
         ("POST /messages", "application/json", "400"),
     ] {
-        let request = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 2\r\n\r\n{{}}");
+        let request =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 2\r\n\r\n{{}}");
         stream.write_all(request.as_bytes()).await.expect("it is sent");
         let mut answer = Vec::new();
         let reading = async {

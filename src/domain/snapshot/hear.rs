@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Budgets, Limits, PermissionSettings, ProviderSettings, Retention, Settings, VersionLimits,
+        AccessSettings, Budgets, Limits, PermissionSettings, ProviderSettings, Retention, Settings, VersionLimits,
         agent::{Running, Spending, Used},
         id::TurnId,
     };
@@ -130,6 +130,7 @@ mod tests {
             },
             max_file_bytes: 1 << 20,
             permissions: PermissionSettings::for_tests(),
+            access: AccessSettings::default(),
         }
     }
 

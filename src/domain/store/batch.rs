@@ -1,7 +1,9 @@
 //! What is appended in one transaction.
 
+use std::sync::Arc;
+
 use super::{LedgerRow, NewKey, NewVersion, PermissionRow, QueuedTurn, ledger::OpenCall};
-use crate::domain::{event::EventKind, id::TurnId, message::Message, timeline::Timeline};
+use crate::domain::{access::Caller, event::EventKind, id::TurnId, message::Message, timeline::Timeline};
 
 /// Events and rows that are stored together or not at all.
 pub(in crate::domain) struct Batch {
@@ -13,6 +15,7 @@ pub(in crate::domain) struct Batch {
 pub(super) enum Entry {
     Event {
         turn_id: Option<TurnId>,
+        token_id: Option<Arc<str>>,
         kind: Box<EventKind>,
     },
     /// A provider call that begins: it has a row of the ledger whatever becomes of this process.
@@ -56,9 +59,10 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// Adds an event; `turn_id` names the turn behind it.
+    /// Adds an event; `turn_id` names the turn behind it. Who calls now has caused it.
     pub(in crate::domain) fn event(mut self, turn_id: Option<&TurnId>, kind: EventKind) -> Self {
-        self.entries.push(Entry::Event { turn_id: turn_id.cloned(), kind: Box::new(kind) });
+        let token_id = Caller::current().and_then(|caller| caller.token_id().cloned());
+        self.entries.push(Entry::Event { turn_id: turn_id.cloned(), token_id, kind: Box::new(kind) });
         self
     }
 

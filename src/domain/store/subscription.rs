@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Head, Health, Store, read::has_ended, tail::Logged};
 use crate::domain::{
+    access::{Caller, Refusal},
     cursor::{Cursor, ResyncReason},
     error::{Code, Error, Result},
     event::{Event, EventKind, EventType, TurnCompleted},
@@ -57,6 +58,8 @@ pub struct Subscription {
     /// The last event considered.
     position: Cursor,
     /// Taken from the log and not handed out yet.
+    /// The token of the reader is good no more.
+    unauthenticated: CancellationToken,
     ready: VecDeque<Arc<Logged>>,
     heartbeat: Instant,
     state: State,
@@ -126,6 +129,7 @@ impl Store {
             filter,
             head,
             closing,
+            unauthenticated: Caller::current().map(|caller| caller.ended().clone()).unwrap_or_default(),
             position,
             ready: VecDeque::new(),
             heartbeat: Instant::now() + HEARTBEAT,
@@ -207,6 +211,9 @@ impl Subscription {
                     if changed.is_err() {
                         return self.close(Error::internal("the log's writer has ended"));
                     }
+                }
+                () = self.unauthenticated.cancelled() => {
+                    return self.close(Refusal::unauthenticated().into());
                 }
                 () = self.closing.cancelled() => {
                     return self.close(Error::new(Code::Unavailable, "the server is shutting down").retry_after(Duration::from_secs(1)));
@@ -330,7 +337,7 @@ fn told(turn: &Turn, position: Cursor) -> Option<Logged> {
         version_after: turn.version_after.clone(),
     };
     let kind = EventKind::TurnCompleted(completed);
-    let event = Event { seq: last.seq, at: turn.finished_at?, turn_id: Some(turn.id.clone()), kind };
+    let event = Event { seq: last.seq, at: turn.finished_at?, turn_id: Some(turn.id.clone()), token_id: None, kind };
     let json = serde_json::to_vec(&event).ok()?;
     Some(Logged::new(position, EventType::TurnCompleted, Some(turn.id.as_str()), json.into()))
 }

@@ -249,8 +249,9 @@ impl Writer {
         for batch in batches {
             for entry in &batch.entries {
                 match entry {
-                    Entry::Event { turn_id, kind } => {
-                        store(&tx, &mut effects, self.shared.epoch, self.epoch_row, turn_id.as_ref(), kind)?;
+                    Entry::Event { turn_id, token_id, kind } => {
+                        let by = (turn_id.as_ref(), token_id.clone());
+                        store(&tx, &mut effects, self.shared.epoch, self.epoch_row, by, kind)?;
                     }
                     Entry::Call(call) => ledger::open(&tx, call)?,
                     Entry::Ledger(row) => ledger::record(&tx, row)?,
@@ -307,14 +308,14 @@ fn store(
     effects: &mut Effects,
     epoch: u64,
     epoch_row: i64,
-    turn_id: Option<&TurnId>,
+    (turn_id, token_id): (Option<&TurnId>, Option<Arc<str>>),
     kind: &EventKind,
 ) -> rusqlite::Result<()> {
     let seq = effects.last + 1;
     let cursor = Cursor { epoch, seq };
     let at = now();
     let (kind, floor) = project::apply(tx, &project::At { cursor, at, turn_id }, kind.clone())?;
-    let event = Event { seq, at, turn_id: turn_id.cloned(), kind };
+    let event = Event { seq, at, turn_id: turn_id.cloned(), token_id, kind };
     let json = serde_json::to_string(&event).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     effects.total += json.len() as u64;
     effects.last = seq;

@@ -15,6 +15,8 @@ use super::{Sse, soon};
 pub struct Rest {
     http: Client,
     pub base: String,
+    /// Its API token, if it has one.
+    token: Option<String>,
 }
 
 /// A whole answer.
@@ -33,13 +35,22 @@ impl Rest {
         });
         // No certificates: nothing here leaves the machine.
         let http = Client::builder().tls_certs_only([]).no_proxy().build().expect("a client");
-        Self { http, base }
+        Self { http, base, token: None }
+    }
+
+    /// The same with a token.
+    pub fn bearer(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
     }
 
     /// A request that is still to be sent.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -31,6 +31,13 @@ impl Client {
         self
     }
 
+    /// The same with an API token.
+    pub fn bearer(mut self, token: &str) -> Self {
+        self.rest = self.rest.bearer(token);
+        self.rpc = self.rpc.header("authorization", &format!("Bearer {token}"));
+        self
+    }
+
     /// A request of the first door, with what this client shows.
     pub(super) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let request = self.rest.request(method, path);

@@ -56,6 +56,11 @@ impl Rpc {
         Self { channel: Some(channel), ..Self::web(base) }
     }
 
+    /// gRPC over a connection that there is.
+    pub fn over(channel: Channel, base: &str) -> Self {
+        Self { channel: Some(channel), ..Self::web(base) }
+    }
+
     /// gRPC-Web over HTTP/1.1.
     pub fn web(base: &str) -> Self {
         let http = reqwest::Client::builder().tls_certs_only([]).no_proxy().http1_only();
