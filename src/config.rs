@@ -1,6 +1,7 @@
 //! Settings: flags, then environment, then defaults. The only reader of the environment.
 
 mod access;
+mod limits;
 mod permissions;
 
 use std::{
@@ -14,6 +15,7 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 pub use access::Access;
+pub use limits::RequestLimits;
 pub use permissions::Permissions;
 
 use crate::{
@@ -82,12 +84,6 @@ pub struct Config {
     /// Origins of web pages that may call, separated by commas, or `*`. Default: none.
     #[arg(long, env = "OPENCODE_CORS_ORIGINS", value_delimiter = ',', global = true)]
     pub cors_origins: Vec<String>,
-    /// Most bytes of a request's body.
-    #[arg(long, env = "OPENCODE_MAX_BODY_BYTES", default_value_t = 16 * 1024 * 1024, global = true)]
-    pub max_body_bytes: usize,
-    /// Most bytes of a file that a client writes; a file of any size comes in through PUT /raw.
-    #[arg(long, env = "OPENCODE_MAX_FILE_BYTES", default_value_t = 1024 * 1024 * 1024, global = true)]
-    pub max_file_bytes: u64,
     /// Seconds that the running turn gets to end when the server stops; connections then get 2 more at most.
     #[arg(long, env = "OPENCODE_GRACE_SECONDS", default_value_t = 5, global = true)]
     pub grace_seconds: u64,
@@ -153,6 +149,9 @@ pub struct Config {
     /// Who may come in.
     #[command(flatten)]
     pub access: Access,
+    /// What clients may ask for at most.
+    #[command(flatten)]
+    pub requests: RequestLimits,
     /// What the agent may do.
     #[command(flatten)]
     pub permissions: Permissions,
@@ -319,7 +318,10 @@ impl Config {
                     usd: self.session_usd,
                 },
             },
-            max_file_bytes: self.max_file_bytes,
+            max_file_bytes: self.requests.max_file_bytes,
+            max_text_bytes: self.requests.max_text_bytes,
+            max_attachment_bytes: self.requests.max_attachment_bytes,
+            request_limits: self.requests.by_name(),
             permissions: self.permissions.settings()?,
             access: self.access.settings()?,
         })

@@ -5,8 +5,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+mod tickets;
 mod tokens;
 
+pub use tickets::{CreateTicket, Ticket, TicketUse};
+pub(super) use tickets::{IDLE as TICKET_IDLE, LIFE as TICKET_LIFE, Tickets};
 pub(super) use tokens::Tokens;
 pub use tokens::{AccessSettings, TokenHash};
 
@@ -59,7 +62,7 @@ pub enum Needs {
 pub fn needs(verb: &str) -> Option<Needs> {
     Some(match verb {
         "health" => Needs::Nothing,
-        "get_capabilities" => Needs::Token,
+        "get_capabilities" | "create_ticket" => Needs::Token,
         "get_session"
         | "get_session_stats"
         | "list_ledger"

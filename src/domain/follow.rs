@@ -52,11 +52,11 @@ pub struct EventPage {
 }
 
 /// Most events of a page.
-const MAX_PAGE: i64 = 1000;
+pub(super) const MAX_PAGE: i64 = 1000;
 /// Most bytes of events of a page, so that no answer is over 3 MiB.
 const PAGE_BYTES: usize = 2 * 1024 * 1024 + 512 * 1024;
 /// Longest that a page waits for its first event, in seconds.
-const MAX_WAIT: i64 = 60;
+pub(super) const MAX_WAIT: i64 = 60;
 /// The types that tell of whole messages, without deltas.
 const MESSAGE_TYPES: [EventType; 5] = [
     EventType::MessageCreated,

@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod budget;
+mod capabilities;
 mod change;
 mod cursor;
 mod error;
@@ -37,6 +38,7 @@ mod view;
 mod workspace;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -47,8 +49,11 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use access::{AccessSettings, Caller, Needs, Refusal, Scope, Scopes, TokenHash, needs};
+pub use access::{
+    AccessSettings, Caller, CreateTicket, Needs, Refusal, Scope, Scopes, Ticket, TicketUse, TokenHash, needs,
+};
 pub use budget::{Budget, Budgets, Limits};
+pub use capabilities::{Capabilities, Sandbox};
 pub use change::{FileChange, FileChanges, GetFileChanges};
 pub use cursor::{Cursor, ResyncReason};
 pub use error::{Code, Error, FieldError, Result};
@@ -115,6 +120,12 @@ pub struct Settings {
     pub permissions: PermissionSettings,
     /// Who may come in.
     pub access: AccessSettings,
+    /// What requests may have at most, by name: kept by the doors, and told to clients here.
+    pub request_limits: BTreeMap<String, u64>,
+    /// Most bytes of a message's text.
+    pub max_text_bytes: u64,
+    /// Most bytes of the files that come with a message, together.
+    pub max_attachment_bytes: u64,
 }
 
 /// The agent server without its doors: one session on one log. Clones share it.
@@ -128,6 +139,7 @@ struct Inner {
     settings: Settings,
     /// The tokens that are good.
     tokens: access::Tokens,
+    tickets: access::Tickets,
     /// The operator's rules of permissions.
     rules: Vec<permission::Rule>,
     /// The permission requests that wait, the grants, the mode, and whether a client is there.
@@ -193,6 +205,7 @@ impl OpenCode {
             requests: permission::Requests::new(settings.permissions.mode),
             settings,
             tokens,
+            tickets: access::Tickets::default(),
             rules,
             gate: tokio::sync::Mutex::default(),
             running: Mutex::default(),

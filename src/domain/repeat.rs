@@ -18,6 +18,8 @@ use super::{
 };
 
 /// Most characters of a key.
+/// How long a key is kept.
+pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 255;
 
 /// A client's own name for a request that it may send again.

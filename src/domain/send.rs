@@ -27,10 +27,6 @@ use super::{
     store::{Accepted, Batch, Filter, FoundKey, Start, Subscription},
 };
 
-/// Most bytes of text (as JSON) in all parts of a message together.
-pub(super) const MAX_TEXT: usize = 1024 * 1024;
-/// Most bytes of all files of a message together.
-pub(super) const MAX_FILES: usize = 10 * 1024 * 1024;
 /// Most parts and attachments of a message together.
 pub(super) const MAX_PARTS: usize = 100;
 

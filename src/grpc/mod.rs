@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod capabilities;
 mod deadline;
 mod error;
 mod event;
@@ -131,11 +132,6 @@ struct Service {
 }
 
 type Result<T> = std::result::Result<Answer<T>, Status>;
-
-/// The answer of an RPC that is not served yet.
-fn later<T>(name: &str) -> Result<T> {
-    Err(Status::unimplemented(format!("{name} is not served yet by this version")))
-}
 
 #[tonic::async_trait]
 impl OpenCodeService for Service {
@@ -275,9 +271,11 @@ impl OpenCodeService for Service {
         file::delete_file(&self.domain, call.into_inner()).await
     }
 
-    // Work of later issues. tests/it/parity.rs has the same list and fails when one of them is served.
-
     async fn get_capabilities(&self, _: Call<pb::GetCapabilitiesRequest>) -> Result<pb::GetCapabilitiesResponse> {
-        later("GetCapabilities")
+        capabilities::get_capabilities(&self.domain)
+    }
+
+    async fn create_ticket(&self, call: Call<pb::CreateTicketRequest>) -> Result<pb::CreateTicketResponse> {
+        capabilities::create_ticket(&self.domain, call)
     }
 }

@@ -3,6 +3,7 @@
 mod accept;
 pub(crate) mod access;
 mod agent;
+mod capabilities;
 pub(crate) mod error;
 mod event;
 mod extract;
@@ -55,6 +56,8 @@ macro_rules! api {
 // All routes with a place in the OpenAPI document, a line for each path.
 api! {
     health::health;
+    capabilities::get_capabilities;
+    capabilities::create_ticket;
     session::get_session, session::update_session;
     session::reset_session;
     session::get_session_stats;

@@ -15,7 +15,7 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
@@ -25,19 +25,14 @@ use super::{
     linger::Lingering,
     stall::{self, Watch},
 };
+use crate::config::RequestLimits;
 
-/// How long a client may take to send its headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most bytes that a connection or an h2 stream keeps of what its client does not take.
 const SEND_BUFFER: usize = 16 * 1024;
-/// Most calls at once on one h2 connection.
-const MAX_STREAMS: u32 = 256;
 /// An h2 client that is silent this long is pinged.
 const PING_AFTER: Duration = Duration::from_secs(20);
 /// An h2 client that does not answer a ping for this long is gone.
 const PING_TIME: Duration = Duration::from_secs(10);
-/// Most bytes of an h2 header list.
-const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Most headers of an h1 request.
 const MAX_HEADERS: usize = 64;
 /// After a failed accept (no file descriptors left): time for others to go.
@@ -48,6 +43,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     stalls: Arc<Watch>,
+    (limits, connections): (RequestLimits, Arc<Semaphore>),
     closing: CancellationToken,
     grace: Duration,
 ) {
@@ -55,29 +51,34 @@ pub(super) async fn serve(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(Duration::from_secs(limits.header_seconds))
         .max_headers(MAX_HEADERS)
-        .max_buf_size(SEND_BUFFER);
+        .max_buf_size((limits.max_header_bytes as usize).max(SEND_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.max_streams_per_connection)
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIME)
-        .max_header_list_size(MAX_HEADER_LIST)
+        .max_header_list_size(limits.max_header_bytes)
         .max_send_buf_size(SEND_BUFFER);
     let graceful = GracefulShutdown::new();
     loop {
-        let (stream, peer) = tokio::select! {
+        let accept = async {
+            // First, so that who cannot be served yet waits in the kernel's queue and costs nothing here.
+            let place = Arc::clone(&connections).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, (stream, peer)) = tokio::select! {
             () = closing.cancelled() => break,
-            accepted = listener.accept() => match accepted {
+            (place, accepted) = accept => (place, match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
-            },
+            }),
         };
         // Latency matters more than a few packets; a failure here only costs that.
         let _ = stream.set_nodelay(true);
@@ -104,6 +105,7 @@ pub(super) async fn serve(
         );
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
+            let _place = place;
             tokio::select! {
                 // A client that goes away is no news.
                 _ = connection => {}

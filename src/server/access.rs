@@ -3,55 +3,56 @@
 
 mod failures;
 mod origin;
+mod traffic;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
+    body::{Body, Bytes, HttpBody},
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     middleware::Next,
     response::Response,
 };
 
-use self::{failures::Failures, origin::Hosts};
-use crate::domain::{Caller, Code, OpenCode, Refusal};
+use self::{
+    failures::Failures,
+    origin::Hosts,
+    traffic::{Admitted, Traffic},
+};
+use crate::{
+    config::Config,
+    domain::{Caller, Code, OpenCode, Refusal, TicketUse},
+};
 
 /// What every request is asked for.
 pub(super) struct Guard {
     domain: OpenCode,
     hosts: Hosts,
     failures: Failures,
+    traffic: Traffic,
     trusts_proxy: bool,
 }
 
-/// Paths that need no token: probes, and what a page needs to ask for one.
-const OPEN: [&str; 8] = [
-    "/",
-    "/health",
-    "/livez",
-    "/readyz",
-    "/openapi.json",
-    "/docs",
-    "/opencode.v1.OpenCodeService/Health",
-    "/grpc.health.v1.Health/Check",
-];
-/// What such paths begin with.
-const OPEN_BELOW: [&str; 2] = ["/docs/", "/grpc.health.v1.Health/"];
-/// Paths of probes, which come by whatever name the machine has.
+/// Paths that need no token, beside those of probes: what a page needs to ask for one.
+const OPEN: [&str; 3] = ["/", "/openapi.json", "/docs"];
+/// Paths of probes, which come by whatever name the machine has, and however much is going on.
 const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/opencode.v1.OpenCodeService/Health"];
 
+fn is_probe(path: &str) -> bool {
+    PROBES.contains(&path) || path.starts_with("/grpc.health.v1.Health/")
+}
+
 impl Guard {
-    /// `ports` are those of the listeners, `origins` those of pages that may call.
-    pub(super) fn new(
-        domain: OpenCode,
-        access: &crate::config::Access,
-        origins: &[String],
-        ports: Vec<u16>,
-    ) -> Result<Self, String> {
+    /// `ports` are those of the listeners.
+    pub(super) fn new(domain: OpenCode, config: &Config, ports: Vec<u16>) -> Result<Self, String> {
+        let (access, origins) = (&config.access, &config.cors_origins);
         if !access.asks_for_tokens() && origins.iter().any(|origin| origin.trim() == "*") {
             return Err(
                 "OPENCODE_CORS_ORIGINS is `*` and no token is asked for, so that any web page could run commands \
@@ -61,39 +62,46 @@ impl Guard {
         }
         let trusts_proxy = access.trust_proxy;
         let hosts = Hosts::new(&access.allowed_hosts, origins, ports, trusts_proxy)?;
-        Ok(Self { domain, hosts, failures: Failures::default(), trusts_proxy })
+        let traffic = Traffic::new(&config.requests);
+        Ok(Self { domain, hosts, failures: Failures::default(), traffic, trusts_proxy })
     }
 
-    fn admit(&self, request: &Request) -> Result<Caller, Refusal> {
+    /// Who sends a request, if it is let in.
+    fn admit(&self, request: &mut Request) -> Result<(Caller, Option<TicketUse>), Refusal> {
+        let ticket = take_ticket(request);
         let (headers, path) = (request.headers(), request.uri().path());
         if self.hosts.is_foreign_origin(request) {
             let detail = "this Origin is another one: pages of origins in OPENCODE_CORS_ORIGINS may call";
             return Err(Refusal::new(Code::PermissionDenied, detail));
         }
-        let is_open = OPEN.contains(&path) || OPEN_BELOW.iter().any(|below| path.starts_with(below));
         if !self.domain.asks_for_tokens() {
-            let is_probe = PROBES.contains(&path) || path.starts_with("/grpc.health.v1.");
-            if !is_probe && !self.hosts.is_own_host(request) {
+            if !is_probe(path) && !self.hosts.is_own_host(request) {
                 let detail = "this Host is not known: without tokens requests come to a loopback name, or to one in \
                               OPENCODE_ALLOWED_HOSTS";
                 return Err(Refusal::new(Code::PermissionDenied, detail));
             }
-            return Ok(Caller::anybody());
+            return Ok((Caller::anybody(), None));
         }
-        match bearer(headers) {
-            Some(token) => match self.domain.caller(token) {
-                Some(caller) => Ok(caller),
-                None if is_open => Ok(Caller::without_token()),
-                None => Err(match self.failures.count(self.address(request)) {
-                    Some(wait) => {
-                        let detail = "too many wrong tokens from this address";
-                        Refusal::new(Code::RateLimited, detail).retry_after(wait)
-                    }
-                    None => Refusal::unauthenticated(),
-                }),
-            },
-            None if is_open => Ok(Caller::without_token()),
-            None => Err(Refusal::unauthenticated()),
+        let is_open = OPEN.contains(&path) || is_probe(path) || path.starts_with("/docs/");
+        let found = match (bearer(headers), ticket) {
+            (Some(token), _) => self.domain.caller(token).map(|caller| (caller, None)),
+            (None, Some(ticket)) if [Method::GET, Method::HEAD].contains(request.method()) => {
+                let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+                self.domain.use_ticket(&ticket, path, origin).map(|(caller, used)| (caller, Some(used)))
+            }
+            (None, Some(_)) => None,
+            (None, None) if is_open => return Ok((Caller::without_token(), None)),
+            (None, None) => return Err(Refusal::unauthenticated()),
+        };
+        match found {
+            Some(found) => Ok(found),
+            None if is_open => Ok((Caller::without_token(), None)),
+            None => Err(match self.failures.count(self.address(request)) {
+                Some(wait) => {
+                    Refusal::new(Code::RateLimited, "too many wrong tokens from this address").retry_after(wait)
+                }
+                None => Refusal::unauthenticated(),
+            }),
         }
     }
 
@@ -113,19 +121,74 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
+/// Takes the ticket out of a request, so that nobody behind here sees it.
+fn take_ticket(request: &mut Request) -> Option<String> {
+    let query = request.uri().query().filter(|query| query.contains("ticket="))?;
+    let (mut ticket, mut rest) = (None, Vec::new());
+    for pair in query.split('&') {
+        match pair.strip_prefix("ticket=") {
+            Some(value) => ticket = Some(value.to_owned()),
+            None => rest.push(pair),
+        }
+    }
+    ticket.as_ref()?;
+    let path = request.uri().path();
+    let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
+    let mut parts = request.uri().clone().into_parts();
+    // What was a target is one with a parameter less.
+    parts.path_and_query = target.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    ticket
+}
+
 /// Lets a request in as its caller, or has it refused by the door that it came to.
 pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    match guard.admit(&request) {
-        Ok(caller) => {
+    let is_counted = !is_probe(request.uri().path());
+    let admitted = guard.admit(&mut request).and_then(|(caller, ticket)| {
+        let traffic = if is_counted { Some(guard.traffic.admit(&caller)?) } else { None };
+        Ok((caller, ticket, traffic))
+    });
+    match admitted {
+        Ok((caller, ticket, traffic)) => {
             if let Some(id) = caller.token_id() {
                 tracing::Span::current().record("token_id", &**id);
             }
-            caller.calling(next.run(request)).await
+            let response = caller.calling(next.run(request)).await;
+            let held = (ticket, traffic.map(Admitted::answers));
+            response.map(|body| if body.is_end_stream() { body } else { Body::new(Held { body, _held: held }) })
         }
         Err(refusal) => {
             request.extensions_mut().insert(refusal);
             next.run(request).await
         }
+    }
+}
+
+/// A body that is on its way, and what ends with it.
+struct Held<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> http_body::Body for Held<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

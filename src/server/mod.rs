@@ -16,7 +16,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -26,7 +26,11 @@ use tower_http::{
 };
 use tracing::Level;
 
-use crate::{config::Config, domain::OpenCode, grpc, rest};
+use crate::{
+    config::{Config, RequestLimits},
+    domain::OpenCode,
+    grpc, rest,
+};
 
 /// Longest that connections get for what is left to say once every stream has ended.
 const CONNECTION_GRACE: Duration = Duration::from_secs(2);
@@ -37,6 +41,7 @@ pub struct Server {
     router: Router,
     listeners: Vec<TcpListener>,
     stalls: Arc<stall::Watch>,
+    limits: RequestLimits,
     grace: Duration,
 }
 
@@ -55,7 +60,7 @@ impl Server {
             Ok((listeners, router)) => {
                 let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
                 let grace = Duration::from_secs(config.grace_seconds);
-                Ok(Self { domain, router, listeners, stalls, grace })
+                Ok(Self { domain, router, listeners, stalls, limits: config.requests, grace })
             }
             Err(sentence) => {
                 // What it has begun, such as the look at the workspace, ends in order and without words.
@@ -72,7 +77,8 @@ impl Server {
 
     /// Serves until `stop` is done; then ends streams and turn, and gives running requests the grace time.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { domain, router, listeners, stalls, grace } = self;
+        let Self { domain, router, listeners, stalls, limits, grace } = self;
+        let connections = Arc::new(Semaphore::new(limits.max_connections as usize));
         domain.warm_up();
         let closing = CancellationToken::new();
         let watching = tokio::spawn(Arc::clone(&stalls).run(closing.clone()));
@@ -81,7 +87,15 @@ impl Server {
         let serving: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(accept::serve(listener, router.clone(), Arc::clone(&stalls), closing.clone(), rest))
+                let limits = (limits.clone(), Arc::clone(&connections));
+                tokio::spawn(accept::serve(
+                    listener,
+                    router.clone(),
+                    Arc::clone(&stalls),
+                    limits,
+                    closing.clone(),
+                    rest,
+                ))
             })
             .collect();
         stop.await;
@@ -156,9 +170,9 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 
 /// The one router. Both listeners serve clones of it.
 fn router(domain: &OpenCode, config: &Config, ports: Vec<u16>) -> Result<Router, String> {
-    let guard = Arc::new(access::Guard::new(domain.clone(), &config.access, &config.cors_origins, ports)?);
-    let rest = rest::router(domain.clone(), config.max_body_bytes, Duration::from_secs(config.stall_seconds));
-    let grpc = grpc::router(domain.clone(), config.max_body_bytes);
+    let guard = Arc::new(access::Guard::new(domain.clone(), config, ports)?);
+    let rest = rest::router(domain.clone(), config.requests.max_body_bytes, Duration::from_secs(config.stall_seconds));
+    let grpc = grpc::router(domain.clone(), config.requests.max_body_bytes);
     let mut app = doors::router(rest, grpc)
         .layer(middleware::from_fn_with_state(guard, access::admit))
         .layer(CatchPanicLayer::custom(rest::error::panicked))

@@ -156,7 +156,7 @@ fn what_cannot_be_meant_is_refused_at_the_start() {
 async fn an_open_bind_makes_a_token_and_prints_it_once() {
     let setup = Setup::new().env("OPENCODE_HOST", "0.0.0.0");
     let mut server = setup.start();
-    let said = server.log();
+    let said = until("the token", async || Some(server.log()).filter(|log| log.contains("mock/demo"))).await;
     let token = said.split("Bearer ").nth(1).and_then(|rest| rest.split('\'').next()).expect("a token").to_owned();
     assert_eq!((token.len(), said.matches(&token).count()), (64, 1), "{said}");
     assert!(!said.contains("reply token"), "{said}");

@@ -3,14 +3,11 @@
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::{
-    parity::NOT_SERVED,
-    support::{
-        Dialect, Gate, Model, Server, Setup, Step,
-        model::text,
-        rpc::{Rpc, details},
-        soon,
-    },
+use crate::support::{
+    Dialect, Gate, Model, Server, Setup, Step,
+    model::text,
+    rpc::{Rpc, details},
+    soon,
 };
 
 async fn ready() -> (Model, Server) {
@@ -157,11 +154,6 @@ async fn requests_that_are_refused() {
 async fn what_there_is_not_is_unimplemented_in_words() {
     let (_model, server) = ready().await;
     for (id, rpc) in both(&server) {
-        for name in NOT_SERVED {
-            let status = refused(&rpc, name, &json!({})).await;
-            check(&status, Code::Unimplemented, "UNIMPLEMENTED", id);
-            assert!(status.message().contains(name) && status.message().contains("not served yet"), "{status:?}");
-        }
         for path in [
             "/opencode.v1.OpenCodeService/Nothing",
             "/opencode.v1.OpenCodeService/getSession",

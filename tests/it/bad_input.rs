@@ -187,11 +187,13 @@ async fn a_body_over_the_limit_is_refused() {
 }
 
 /// Every operation: its method and path with ids of nobody.
-const OPERATIONS: [(&str, &str); 34] = [
+const OPERATIONS: [(&str, &str); 36] = [
     ("GET", "/health"),
     ("GET", "/session"),
     ("PATCH", "/session"),
     ("POST", "/session/reset"),
+    ("GET", "/capabilities"),
+    ("POST", "/tickets"),
     ("GET", "/session/stats"),
     ("GET", "/session/ledger"),
     ("POST", "/messages"),

@@ -17,9 +17,6 @@ use tonic_reflection::pb::v1::{
 
 use crate::support::{Setup, soon};
 
-/// RPCs of later issues. They answer UNIMPLEMENTED and have no route; one that works may not be in this list.
-pub const NOT_SERVED: [&str; 1] = ["GetCapabilities"];
-
 /// `GET /events` streams or answers a page, as `Accept` says: one operation, `stream_events`. gRPC has no `Accept`.
 const PAGE_OF_STREAM_EVENTS: &str = "ListEvents";
 
@@ -55,15 +52,7 @@ fn rpcs_and_operations_pair_by_name() {
         assert!(operations.remove(name), "{name} of REST_ONLY is no operation: take it out of tests/it/parity.rs");
     }
     let rpcs = rpcs();
-    for name in NOT_SERVED {
-        assert!(rpcs.contains_key(name), "{name} of NOT_SERVED is no RPC: take it out of tests/it/parity.rs");
-        let is_served = operations.contains(snake(name).as_str());
-        assert!(
-            !is_served,
-            "{name} has a route now: take it out of NOT_SERVED in tests/it/parity.rs, and serve the RPC"
-        );
-    }
-    let served = rpcs.keys().filter(|name| !NOT_SERVED.contains(&name.as_str()) && *name != PAGE_OF_STREAM_EVENTS);
+    let served = rpcs.keys().filter(|name| *name != PAGE_OF_STREAM_EVENTS);
     let served: BTreeSet<String> = served.map(|name| snake(name)).collect();
     let served: BTreeSet<&str> = served.iter().map(String::as_str).collect();
     let one_door: Vec<_> = served.symmetric_difference(&operations).collect();
@@ -71,9 +60,8 @@ fn rpcs_and_operations_pair_by_name() {
     assert!(one_door.is_empty(), "{what} as RPC: {one_door:?}");
 }
 
-/// The list is true: what is in it answers UNIMPLEMENTED, and what is not does not.
 #[tokio::test]
-async fn what_is_not_served_says_so() {
+async fn every_rpc_is_served() {
     let server = Setup::new().start();
     let base: Endpoint = server.rest.base.parse().expect("an address");
     let channel = base.connect().await.expect("the gRPC door is open");
@@ -85,11 +73,7 @@ async fn what_is_not_served_says_so() {
         let codec = ProstCodec::<(), ()>::default();
         let answer = soon(name, client.server_streaming(Request::new(()), path, codec)).await;
         let says_so = answer.is_err_and(|status| status.code() == Code::Unimplemented);
-        let is_listed = NOT_SERVED.contains(&name.as_str());
-        assert_eq!(
-            says_so, is_listed,
-            "{name}: NOT_SERVED of tests/it/parity.rs has what answers UNIMPLEMENTED, no more"
-        );
+        assert!(!says_so, "{name} answers UNIMPLEMENTED");
     }
 }
 

@@ -41,7 +41,7 @@ pub struct AccessSettings {
 
 /// What is known of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TokenHash([u8; 32]);
+pub struct TokenHash(pub(super) [u8; 32]);
 
 /// The tokens. Where there are none at all, nobody is asked for one.
 pub(in crate::domain) struct Tokens {

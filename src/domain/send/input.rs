@@ -3,9 +3,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use super::{Attachment, InputBinary, InputPart, InputText, MAX_FILES, MAX_PARTS, MAX_TEXT};
+use super::{Attachment, InputBinary, InputPart, InputText, MAX_PARTS};
 use crate::domain::{
-    OpenCode,
+    OpenCode, Settings,
     error::{Code, Error, Result},
     part::{Binary, Data, Part, Text, json_len},
 };
@@ -55,11 +55,17 @@ impl OpenCode {
                 Part::ToolCall(_) | Part::ToolResult(_) | Part::Finish(_) | Part::Reasoning(_) => {}
             }
         }
-        if text > MAX_TEXT {
-            return Err(too_large(format!("the text of a message is limited to {MAX_TEXT} bytes as JSON")));
+        let Settings { max_text_bytes: most_text, max_attachment_bytes: most_files, .. } = &self.0.settings;
+        if text as u64 > *most_text {
+            let detail =
+                format!("the text of a message is limited to {most_text} bytes as JSON (OPENCODE_MAX_TEXT_BYTES)");
+            return Err(too_large(detail));
         }
-        if files > MAX_FILES {
-            return Err(too_large(format!("the files of a message are limited to {MAX_FILES} bytes together")));
+        if files as u64 > *most_files {
+            let detail = format!(
+                "the files of a message are limited to {most_files} bytes together (OPENCODE_MAX_ATTACHMENT_BYTES)"
+            );
+            return Err(too_large(detail));
         }
         Ok(parts)
     }
@@ -109,7 +115,7 @@ impl OpenCode {
         if path.len() > MAX_PATH {
             return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
         }
-        let read = self.0.workspace.read_for_client(path, MAX_FILES as u64).await;
+        let read = self.0.workspace.read_for_client(path, self.0.settings.max_attachment_bytes).await;
         let (data, found) = read.map_err(|error| error.inside(field))?;
         let mime_type = mime_type.unwrap_or(found);
         check_mime(field, &mime_type)?;

@@ -131,6 +131,9 @@ mod tests {
             max_file_bytes: 1 << 20,
             permissions: PermissionSettings::for_tests(),
             access: AccessSettings::default(),
+            request_limits: std::collections::BTreeMap::new(),
+            max_text_bytes: 1 << 20,
+            max_attachment_bytes: 1 << 20,
         }
     }
 

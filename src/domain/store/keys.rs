@@ -7,7 +7,7 @@ use super::read::Snapshot;
 use crate::domain::{cursor::Cursor, id::TurnId};
 
 /// How long a key is kept, in milliseconds.
-const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
+const KEPT_MS: i64 = crate::domain::repeat::KEPT.as_millis() as i64;
 /// Most old rows that go with a new one: more than come, and few enough that nobody waits for them.
 const FORGOTTEN: u32 = 100;
 

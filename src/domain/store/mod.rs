@@ -37,6 +37,7 @@ pub(super) use ledger::{LedgerRow, OpenCall};
 pub(crate) use open::Open;
 pub(crate) use permission_rows::PermissionRow;
 pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
+pub(super) use subscription::HEARTBEAT;
 pub(crate) use subscription::{Filter, Start};
 pub use subscription::{Item, Subscription};
 pub use tail::Logged;

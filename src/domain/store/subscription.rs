@@ -17,7 +17,7 @@ use crate::domain::{
 };
 
 /// How often a stream says where it stands, whatever else is sent.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(in crate::domain) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Bytes of events that a reader takes at a time.
 const STEP_BYTES: usize = 16 * 1024;
 

@@ -47,8 +47,10 @@ pub struct Refusal {
 pub type Outcome = Result<Reply, Refusal>;
 
 /// Each code with its status in REST and in gRPC.
-pub const CODES: [(&str, u16, tonic::Code); 17] = [
+pub const CODES: [(&str, u16, tonic::Code); 19] = [
     ("invalid_argument", 400, tonic::Code::InvalidArgument),
+    ("unauthenticated", 401, tonic::Code::Unauthenticated),
+    ("rate_limited", 429, tonic::Code::ResourceExhausted),
     ("permission_denied", 403, tonic::Code::PermissionDenied),
     ("not_found", 404, tonic::Code::NotFound),
     ("agent_busy", 409, tonic::Code::FailedPrecondition),

@@ -47,6 +47,14 @@ impl Client {
         }
     }
 
+    pub async fn create_ticket(&self, wish: Value) -> Outcome {
+        self.call(("POST", "/tickets", Some(wish.clone())), ("CreateTicket", wish)).await
+    }
+
+    pub async fn get_capabilities(&self) -> Outcome {
+        self.call(("GET", "/capabilities", None), ("GetCapabilities", json!({}))).await
+    }
+
     pub async fn list_permissions(&self) -> Outcome {
         self.call(("GET", "/agent/permissions", None), ("ListPermissions", json!({}))).await
     }
