@@ -90,6 +90,24 @@ try {
   await desk.page.getByRole('button', { name: 'Reset' }).click();
   for (const { page } of [desk, phone]) await page.waitForFunction(() => !document.querySelector('article'));
 
+  // Where tokens are asked for, the page asks for one, and goes on with it after a reload.
+  const token = 'a-token-of-the-page-test';
+  const guarded = await serve({ OPENCODE_API_TOKEN: token, OPENCODE_MODEL: 'mock/demo' });
+  const page = await browser.newPage();
+  await page.goto(guarded.url);
+  await page.getByLabel('token').fill('a wrong one of them');
+  await page.getByRole('button', { name: 'Enter' }).click();
+  await page.getByRole('status').filter({ hasText: 'not good' }).waitFor();
+  await picture(page, 'token');
+  await page.getByLabel('token').fill(token);
+  await page.getByRole('button', { name: 'Enter' }).click();
+  await page.getByRole('textbox', { name: 'Message' }).fill('hello');
+  await page.getByRole('textbox', { name: 'Message' }).press('Enter');
+  await page.locator('#raw b', { hasText: 'turn_completed' }).waitFor({ state: 'attached' });
+  await page.reload();
+  await page.locator('article', { hasText: 'talk to a real model.' }).waitFor();
+  guarded.stop();
+
   assert.deepEqual(desk.wrong, []);
   assert.deepEqual(phone.wrong, []);
   console.log('page: a turn was sent, seen, canceled and reset in chromium');
