@@ -67,14 +67,14 @@ pub fn write(setup: &Setup, tokens: &[Value]) {
 }
 
 /// An operation of REST: its id, method and a path that it takes, and the scope that the document names.
-struct Operation {
+pub struct Operation {
     id: String,
-    method: String,
-    path: String,
+    pub method: String,
+    pub path: String,
     scope: Option<String>,
 }
 
-fn operations() -> Vec<Operation> {
+pub fn operations() -> Vec<Operation> {
     let document: Value = serde_json::from_str(&opencode_api::openapi()).expect("the document is JSON");
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {

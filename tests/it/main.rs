@@ -18,6 +18,7 @@ mod bad_paths;
 mod baselines;
 mod budgets;
 mod busy;
+mod canaries;
 mod change_tags;
 mod changes;
 mod compaction;
