@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# Asks a running server for every operation of its OpenAPI document, with curl, as a user would: no key is needed, since
-# the turns are those of mock/demo. It clears and resets the session: do not point it at one that you want to keep.
+# Asks a running server for every operation of its OpenAPI document, with curl, as a user would, and for some of them by
+# gRPC and gRPC-Web: no key is needed, since the turns are those of mock/demo. It clears and resets the session: do not
+# point it at one that you want to keep.
 #
-#     ./test_api.sh [BASE_URL]        default: http://127.0.0.1:8080
+#     ./test_api.sh [BASE_URL]        default: BASE_URL, else http://127.0.0.1:8080
+#
+# GRPC_URL: where gRPC is, if that is elsewhere. TOKEN: a token with every scope, where the server asks for one.
 set -uo pipefail
 
-base=${1:-http://127.0.0.1:8080}
+base=${1:-${BASE_URL:-http://127.0.0.1:8080}}
 base=${base%/}
+grpc_base=${GRPC_URL:-$base}
+grpc_base=${grpc_base%/}
+auth=()
+[ -n "${TOKEN:-}" ] && auth=(-H "Authorization: Bearer $TOKEN")
 passed=0
 failed=0
 checked=" "
@@ -19,7 +26,16 @@ head=$temp/head
 ask() {
   local method=$1 path=$2
   shift 2
-  status=$(curl -sS -m 60 -X "$method" -o "$body" -D "$head" -w '%{http_code}' "$@" "$base$path" 2>"$temp/error") ||
+  status=$(curl -sS -m 60 -X "$method" -o "$body" -D "$head" -w '%{http_code}' "${auth[@]}" "$@" "$base$path" \
+    2>"$temp/error") || status="$status ($(cat "$temp/error"))"
+}
+
+# call RPC TYPE [OPTION OF CURL...]: as ask, with the message in $temp/frame; trailers come into $head too.
+call() {
+  local rpc=$1 type=$2
+  shift 2
+  status=$(curl -sS -m 60 -o "$body" -D "$head" -w '%{http_code}' "${auth[@]}" -H "Content-Type: $type" -H 'TE: trailers' \
+    --data-binary "@$temp/frame" "$@" "$grpc_base/opencode.v1.OpenCodeService/$rpc" 2>"$temp/error") ||
     status="$status ($(cat "$temp/error"))"
 }
 
@@ -41,9 +57,9 @@ expect() {
   local operation=$1 sentence=$2 wanted=$3 good=0
   shift 3
   [ "$status" = "$wanted" ] || good=1
-  cat "$head" "$body" | tr -d '\r' >"$temp/all"
+  cat "$head" "$body" | tr -d '\r\0' >"$temp/all"
   for pattern in "$@"; do
-    grep -qE -- "$pattern" "$temp/all" || good=1
+    grep -aqE -- "$pattern" "$temp/all" || good=1
   done
   told "$good" "$operation" "$sentence"
 }
@@ -75,6 +91,12 @@ ask GET /
 expect document "the page is there" 200 '<html'
 ask GET /no/such/path
 expect document "an unknown path is a problem document" 404 '^content-type: application/problem\+json' '"code":"not_found"'
+ask GET /capabilities
+expect get_capabilities "tells features and limits" 200 '"features":\{' '"max_body_bytes":[0-9]+' '"sandbox":\{"kind":"'
+if [ -n "${TOKEN:-}" ]; then
+  status=$(curl -sS -m 60 -o "$body" -D "$head" -w '%{http_code}' "$base/session")
+  expect document "nobody comes in without a token" 401 '^www-authenticate: Bearer' '"code":"unauthenticated"'
+fi
 ask PUT /health
 expect document "a wrong method is told which are right" 405 '^allow: .*GET'
 
@@ -150,7 +172,11 @@ expect list_permissions "lists what waits for an answer" 200 '"permissions":\[\]
 ask POST /agent/permissions/evaluate "${json[@]}" -d '{"tool_name":"bash","input":{"command":"ls | wc -l"}}'
 expect evaluate_permission "says what would become of a call" 200 '"verdict":"allow"'
 ask POST /agent/permissions/perm_of_nobody "${json[@]}" -d '{"decision":"allow_once"}'
-expect reply_permission "takes the reply token" 403 '"code":"permission_denied"'
+if [ -n "${TOKEN:-}" ]; then
+  expect reply_permission "does not know what was not asked" 404 '"code":"not_found"'
+else
+  expect reply_permission "takes the reply token" 403 '"code":"permission_denied"'
+fi
 ask GET /agent/status
 expect get_agent_status "is idle again" 200 '"status":"idle"' '"last_turn":\{'
 
@@ -164,7 +190,7 @@ same stream_events "goes on after Last-Event-ID" "$(sed 1,5d "$temp/ids")" "$(se
 ask GET '/events?types=no_such_type'
 expect stream_events "refuses a type that is not known" 400 '"code":"invalid_argument"'
 # This one has no end: two seconds are enough to see that it streams.
-curl -sN -m 2 -o "$body" -D "$head" "$base/messages/stream?after=0" 2>/dev/null
+curl -sN -m 2 -o "$body" -D "$head" "${auth[@]}" "$base/messages/stream?after=0" 2>/dev/null
 status=$(head -n 1 "$head" | cut -d ' ' -f 2)
 expect stream_messages "follows whole messages" 200 '^content-type: text/event-stream' '^event: message_created'
 ! grep -q '^event: content_delta' "$body"
@@ -219,7 +245,7 @@ ask PUT "/raw/$file" -H "If-Match: \"$tag\"" -d 'three'
 expect write_raw "replaces the bytes that were read" 200 '"size":5'
 ask GET "/raw/$file" -H 'Range: bytes=1-2'
 expect read_raw "gives a piece" 206 '^content-range: bytes 1-2/5' '^hr$'
-status=$(curl -sS -I -m 60 -o "$head" -w '%{http_code}' "$base/raw/$file")
+status=$(curl -sS -I -m 60 -o "$head" -w '%{http_code}' "${auth[@]}" "$base/raw/$file")
 : >"$body"
 expect head_raw "tells size and tag" 200 '^content-length: 5' '^etag: "'
 ask GET "/files/changes?since_version=$version"
@@ -236,6 +262,38 @@ ask DELETE "/files/${file%/*}"
 expect delete_file "and its directory" 204
 ask GET "/files/$file"
 expect read_file "which is gone" 404 '"code":"not_found"'
+
+ask PUT "/files/$file" "${json[@]}" -d '{"content":"by a link\n","create_dirs":true}'
+ask POST /tickets "${json[@]}" -d "{\"path\":\"/raw/$file\"}"
+expect create_ticket "makes one for a path" 200 '"ticket":"' '"expires_at":"'
+status=$(curl -sS -m 60 -o "$body" -D "$head" -w '%{http_code}' "$base/raw/$file?ticket=$(field ticket)")
+expect create_ticket "which is a link that needs no header" 200 '^by a link$'
+ask DELETE "/files/${file%/*}?recursive=true"
+
+# gRPC over HTTP/2 with prior knowledge, and gRPC-Web: a message is a flag, four bytes of its length, and itself.
+printf '\0\0\0\0\0' >"$temp/frame"
+call GetSession application/grpc --http2-prior-knowledge
+expect get_session "by gRPC" 200 '^content-type: application/grpc' '^grpc-status: 0' "$session"
+call GetSession application/grpc-web+proto --http1.1
+expect get_session "by gRPC-Web" 200 'grpc-status: ?0' "$session"
+call ListModels application/grpc-web-text --http1.1
+expect list_models "takes no base64 that is none" 200 'grpc-status: ?[1-9]'
+# parts {text {text: "hi"}}, model: "mock/demo"
+printf '\0\0\0\0\023\012\006\012\004\012\002hi\032\011mock/demo' >"$temp/frame"
+call SendMessage application/grpc --http2-prior-knowledge
+expect send_message "streams a turn by gRPC" 200 '^grpc-status: 0' 'model'
+call SendMessage application/grpc-web+proto --http1.1
+expect send_message "streams a turn by gRPC-Web" 200 'grpc-status: ?0' 'model'
+# turn_id: "x"
+printf '\0\0\0\0\003\012\001x' >"$temp/frame"
+call GetTurn application/grpc --http2-prior-knowledge
+expect get_turn "is NOT_FOUND in gRPC" 200 '^grpc-status: 5' '^grpc-message: ' '^grpc-status-details-bin: '
+if [ -n "${TOKEN:-}" ]; then
+  own=("${auth[@]}") auth=(-H 'Authorization: Bearer none-of-the-tokens')
+  call GetTurn application/grpc --http2-prior-knowledge
+  auth=("${own[@]}")
+  expect get_turn "is UNAUTHENTICATED with a wrong token" 200 '^grpc-status: 16'
+fi
 
 ask DELETE /messages
 expect clear_messages "clears" 204

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test_api.sh against the built server, twice, since it promises that it can be repeated.
+# test_api.sh against the built server, twice, since it promises that it can be repeated, and once with a token.
 # Alone: `bash tests/peers/smoke.sh`, which needs curl and nothing else.
 set -euo pipefail
 . "$(dirname "$0")/server.sh"
@@ -7,3 +7,5 @@ set -euo pipefail
 serve
 bash "$repo/test_api.sh" "$url"
 bash "$repo/test_api.sh" "$url" | tail -n 1
+serve OPENCODE_API_TOKEN=a-token-of-the-smoke-test
+BASE_URL=$url TOKEN=a-token-of-the-smoke-test bash "$repo/test_api.sh" | tail -n 1
