@@ -72,7 +72,6 @@ async fn paths_and_methods_that_there_are_not() {
         "/agent",
         "/raw",
         "/raw/",
-        "/capabilities",
         "/docs/nothing.js",
         "/..%2f..%2fetc/passwd",
     ] {

@@ -87,7 +87,7 @@ async fn paths_as_they_stand_on_the_wire() {
             let (found, answer) = by_hand(
                 &server,
                 &format!(
-                    "{method} {route}{path}{query} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\
+                    "{method} {route}{path}{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                      Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 ),
@@ -111,7 +111,7 @@ async fn paths_as_they_stand_on_the_wire() {
     }
     // Nothing at all is no file either.
     for (request, status) in [("GET /raw/", 404), ("PUT /raw/", 404), ("PUT /files/", 405), ("DELETE /files/", 405)] {
-        let head = format!("{request} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         let (found, answer) = by_hand(&server, &head);
         assert_eq!(found, status, "{request}: {answer}");
     }

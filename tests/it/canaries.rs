@@ -7,6 +7,7 @@ use crate::{
     in_both_dialects,
     support::{
         Answer, Dialect, Door, Model, Setup,
+        client::Rest,
         model::{bash, refusal, text},
         repo::bytes_of,
     },
@@ -36,7 +37,7 @@ async fn nothing_that_is_secret_leaves_the_server(dialect: Dialect) {
     };
     let setup = Setup::with(&model).env(name, KEY).env("OPENCODE_API_TOKEN", TOKEN).env("RUST_LOG", "trace");
     let server = setup.start();
-    let client = server.rest.clone().bearer(TOKEN);
+    let (client, nobody) = (server.rest.clone(), Rest::new(server.rest.base.clone()));
     let mut left: Vec<u8> = Vec::new();
     let events = client.say(&json!({"text": "Tell me all."})).await.rest().await;
     let failed = events.iter().find(|event| event.name == "turn_failed").expect("the model refused");
@@ -50,9 +51,9 @@ async fn nothing_that_is_secret_leaves_the_server(dialect: Dialect) {
         let query = if path == "/events" { "?after=0" } else { "" };
         for (client, query) in [
             (&client, query.to_owned()),
-            (&server.rest, String::new()),
-            (&server.rest.clone().bearer(WRONG), String::new()),
-            (&server.rest, format!("?ticket={WRONG}")),
+            (&nobody, String::new()),
+            (&nobody.clone().bearer(WRONG), String::new()),
+            (&nobody, format!("?ticket={WRONG}")),
         ] {
             let request = client.request(&operation.method, &format!("{path}{query}"));
             let request = request.header("accept", "application/json").json(&json!({"nothing": 1}));

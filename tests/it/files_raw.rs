@@ -240,7 +240,7 @@ async fn uploads() {
 async fn an_upload_that_breaks_off_or_stalls_leaves_nothing() {
     let server = Setup::new().env("OPENCODE_STALL_SECONDS", 1).start();
     put(&server, "f", "old");
-    let head = "PUT /raw/f HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n";
+    let head = "PUT /raw/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     let files = |pid: u32| {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("its files");
         open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
@@ -272,7 +272,7 @@ async fn a_file_that_shrinks_breaks_the_connection() {
     put(&server, "big", "");
     let file = fs::OpenOptions::new().write(true).open(server.workspace().join("big")).expect("a file");
     file.set_len(size).expect("a size");
-    let mut stream = by_hand(&server, b"GET /raw/big HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let mut stream = by_hand(&server, b"GET /raw/big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut head = [0; 1024];
     stream.read_exact(&mut head).expect("a beginning");
     assert!(String::from_utf8_lossy(&head).contains(&format!("content-length: {size}")));
@@ -291,7 +291,7 @@ async fn a_reader_that_takes_nothing_is_cut() {
     put(&server, "big", "");
     let file = fs::OpenOptions::new().write(true).open(server.workspace().join("big")).expect("a file");
     file.set_len(256 * 1024 * 1024).expect("a size");
-    let stream = by_hand(&server, b"GET /raw/big HTTP/1.1\r\nHost: here\r\n\r\n");
+    let stream = by_hand(&server, b"GET /raw/big HTTP/1.1\r\nHost: localhost\r\n\r\n");
     until("the end", async || server.log().contains("whose reader took nothing").then_some(())).await;
     drop(stream);
 }

@@ -131,6 +131,7 @@ fn published(event: &Event) -> Value {
     let fields = view.as_object_mut().expect("an object");
     fields.remove("at");
     fields.remove("turn_id");
+    fields.remove("token_id");
     view["seq"] = json["seq"].clone();
     view
 }

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 
 /// Texts that the first door leaves out where there are none.
-const OPTIONAL: [&str; 25] = [
+const OPTIONAL: [&str; 26] = [
     "parent_session_id",
     "summary_message_id",
     "kept_from_message_id",
     "turn_id",
+    "token_id",
     "model",
     "current_model",
     "current_operation",

@@ -173,6 +173,9 @@ impl Setup {
         let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the server did not start"));
         let base = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected first line: {line}"));
         server.rest = Rest::new(base.to_owned());
+        if let Some(token) = self.env.get("OPENCODE_API_TOKEN") {
+            server.rest = server.rest.clone().bearer(token);
+        }
         server
     }
 
