@@ -4,6 +4,7 @@
 //! here is asserted: a figure on a busy machine says nothing about the code. `BENCH_BINARY` names another build of the
 //! server to measure.
 
+mod access;
 mod cancel;
 mod fanout;
 mod files;
@@ -29,10 +30,13 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 type Group = (&'static str, fn(&mut Table) -> Result<()>);
 
 /// The groups of rows, in the order of the table.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 13] = [
     ("start", start::measure),
     ("idle", start::measure_idle),
+    ("stop", access::measure_stop),
     ("rate", rate::measure),
+    ("access", access::measure),
+    ("keys", access::measure_keys),
     ("turn", turn::measure),
     ("cancel", cancel::measure),
     ("fanout", fanout::measure),

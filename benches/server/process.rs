@@ -86,6 +86,22 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Asks it to end; answers how long that took, to 1 ms.
+    pub(crate) fn stop(&mut self) -> Result<Duration> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or("it has no process id")?;
+        let began = Instant::now();
+        kill_process(pid, Signal::TERM)?;
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > Duration::from_secs(10) {
+                return Err("it does not end".into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(began.elapsed())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // It is asked first, so that it can leave its files in order, and made to when it takes too long.

@@ -25,14 +25,14 @@ use crate::{
     table::{Numbers, Row, Table, short},
 };
 
-const SECONDS: u64 = 3;
+pub(crate) const SECONDS: u64 = 3;
 const ROUNDS: usize = 3;
 const OURS: &str = "/opencode.v1.OpenCodeService/Health";
 const STANDARD: &str = "/grpc.health.v1.Health/Check";
 
 /// What one run of a load generator found.
-struct Load {
-    per_second: f64,
+pub(crate) struct Load {
+    pub(crate) per_second: f64,
     latency: String,
     tool: &'static str,
 }
@@ -87,10 +87,19 @@ impl Compared {
 }
 
 fn http(address: SocketAddr) -> Result<Load> {
-    let url = format!("http://{address}/health");
+    http_get(address, "/health", None)
+}
+
+/// GET of a path over and over, with this header.
+pub(crate) fn http_get(address: SocketAddr, path: &'static str, header: Option<&str>) -> Result<Load> {
+    let url = format!("http://{address}{path}");
     let duration = format!("-d{SECONDS}s");
-    let Ok(output) = Command::new("wrk").args(["-t1", "-c64", &duration, "--latency", &url]).output() else {
-        return own(|count| async move { requests(address, count).await }, 64);
+    let mut wrk = Command::new("wrk");
+    wrk.args(["-t1", "-c64", &duration, "--latency"]).args(header.iter().flat_map(|header| ["-H", header]));
+    let Ok(output) = wrk.arg(&url).output() else {
+        let line = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{line}\r\n");
+        return own(|count| requests(address, request.clone(), count), 64);
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if text.contains("Non-2xx") || text.contains("Socket errors") {
@@ -176,10 +185,9 @@ where
     Ok(Load { per_second, latency: "latency not taken".into(), tool: "an own client" })
 }
 
-async fn requests(address: SocketAddr, count: Arc<AtomicU64>) -> Result<()> {
+async fn requests(address: SocketAddr, request: String, count: Arc<AtomicU64>) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let request = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n");
     let mut buffer = [0; 4096];
     loop {
         stream.write_all(request.as_bytes()).await?;
