@@ -1,6 +1,7 @@
 //! Settings: flags, then environment, then defaults. The only reader of the environment.
 
 mod access;
+mod lifecycle;
 mod limits;
 mod permissions;
 
@@ -15,6 +16,7 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 pub use access::Access;
+pub use lifecycle::Lifecycle;
 pub use limits::RequestLimits;
 pub use permissions::Permissions;
 
@@ -84,9 +86,6 @@ pub struct Config {
     /// Origins of web pages that may call, separated by commas, or `*`. Default: none.
     #[arg(long, env = "OPENCODE_CORS_ORIGINS", value_delimiter = ',', global = true)]
     pub cors_origins: Vec<String>,
-    /// Seconds that the running turn gets to end when the server stops; connections then get 2 more at most.
-    #[arg(long, env = "OPENCODE_GRACE_SECONDS", default_value_t = 5, global = true)]
-    pub grace_seconds: u64,
     /// Seconds after which a stream ends whose reader takes nothing, and an upload that sends nothing.
     #[arg(long, env = "OPENCODE_STALL_SECONDS", default_value_t = 60, global = true,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -155,6 +154,9 @@ pub struct Config {
     /// What the agent may do.
     #[command(flatten)]
     pub permissions: Permissions,
+    /// How the server ends, and when it counts as wedged.
+    #[command(flatten)]
+    pub lifecycle: Lifecycle,
     /// Keys and addresses of model providers.
     #[command(flatten)]
     pub providers: Providers,
@@ -324,6 +326,7 @@ impl Config {
             request_limits: self.requests.by_name(),
             permissions: self.permissions.settings()?,
             access: self.access.settings()?,
+            watchdog: self.lifecycle.patience(),
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::process::CommandExt,
     process::{Command, ExitCode},
 };
 
@@ -38,7 +39,9 @@ pub fn run(arguments: &[OsString], secret_variables: &[&str]) -> Result<ExitCode
     let mut signals =
         Signals::new(PASSED_ON.iter().map(|(number, _)| *number).chain([signal::SIGCHLD])).map_err(failed)?;
     let program = std::env::current_exe().map_err(failed)?;
-    let server = Command::new(program).args(arguments).spawn().map_err(failed)?;
+    // In a group of its own: what a terminal sends to the whole group it would have twice otherwise, and the second one
+    // ends it at once.
+    let server = Command::new(program).args(arguments).process_group(0).spawn().map_err(failed)?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw).ok_or("the server has no process id")?;
     // The server has its own copies. It warns where this cannot be done, and it could not be done there either.
     let _ = conceal::hide(secret_variables);

@@ -3,6 +3,7 @@
 //! * [`config`]: flags and environment.
 //! * [`server`]: one router for REST, gRPC and gRPC-Web; its layers, listeners and end.
 //! * `rest`, `grpc`: the two doors. A handler parses, calls one verb of the domain, and renders.
+//! * `requests`: what the log and the metrics tell of each request.
 //! * [`domain`]: the one room behind both; it knows no transport.
 //! * [`keeper`]: the small process below which each command of the agent runs.
 //! * [`serve`], [`init`], [`conceal`]: the process: its log and runtime, as the first one of a container, without keys in
@@ -16,6 +17,7 @@ pub mod domain;
 mod grpc;
 pub mod init;
 pub mod keeper;
+mod requests;
 mod rest;
 
 pub mod serve;

@@ -14,11 +14,11 @@ pub fn serve(mut config: Config, hidden: io::Result<()>) -> Result<(), String> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_directives()))
         .with_writer(io::stderr);
-    // Colours are for eyes alone; where there are some, NO_COLOR is left to decide.
+    // Text and colours are for eyes (NO_COLOR is left to decide); all else that reads a log wants a line to be an object.
     if io::stderr().is_terminal() {
         log.init();
     } else {
-        log.with_ansi(false).init();
+        log.json().flatten_event(true).with_span_list(false).init();
     }
     if let Err(error) = hidden {
         tracing::warn!(%error, "commands that run as root can read the keys in this process's environment");
@@ -31,6 +31,7 @@ pub fn serve(mut config: Config, hidden: io::Result<()>) -> Result<(), String> {
     // Where tokens are asked for, their scopes say who may reply.
     let reply_token = config.permissions.make_reply_token().filter(|_| !config.access.asks_for_tokens());
     let outcome = runtime.block_on(async {
+        let stop = server::Stop::listen().map_err(|error| format!("signals cannot be listened for: {error}"))?;
         let server = server::Server::bind(config).await?;
         for address in server.addresses() {
             println!("listening on http://{address}");
@@ -49,7 +50,7 @@ pub fn serve(mut config: Config, hidden: io::Result<()>) -> Result<(), String> {
             // Once, and to whoever started it; nothing else has it.
             eprintln!("reply token: {token}");
         }
-        server.run(server::terminated()).await;
+        server.run(stop.asked()).await;
         Ok(())
     });
     // A thread that hangs in the file system must not keep the process.

@@ -61,7 +61,7 @@ pub enum Needs {
 /// the scope `admin`, and a test fails.
 pub fn needs(verb: &str) -> Option<Needs> {
     Some(match verb {
-        "health" => Needs::Nothing,
+        "health" | "livez" | "readyz" => Needs::Nothing,
         "get_capabilities" | "create_ticket" => Needs::Token,
         "get_session"
         | "get_session_stats"
@@ -87,7 +87,7 @@ pub fn needs(verb: &str) -> Option<Needs> {
         }
         "write_file" | "delete_file" | "revert_files" | "write_raw" | "delete_raw" => Needs::Scope(Scope::FilesWrite),
         "reply_permission" => Needs::Scope(Scope::PermissionsReply),
-        "reset_session" => Needs::Scope(Scope::Admin),
+        "reset_session" | "metrics" => Needs::Scope(Scope::Admin),
         _ => return None,
     })
 }

@@ -113,6 +113,8 @@ impl OpenCode {
                     page.events.push(event);
                 }
                 Some(Item::Position(cursor)) => page.next = cursor,
+                // A page ends by itself, and soon.
+                Some(Item::Draining { .. }) => {}
                 Some(Item::Resync { reason, cursor }) => {
                     (page.resync, page.next) = (Some(reason), cursor);
                     page.events.clear();

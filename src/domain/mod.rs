@@ -6,8 +6,10 @@ mod budget;
 mod capabilities;
 mod change;
 mod cursor;
+mod drain;
 mod error;
 mod event;
+mod figures;
 mod file;
 mod follow;
 mod health;
@@ -35,6 +37,7 @@ mod turn;
 mod usage;
 mod version;
 mod view;
+mod watchdog;
 mod workspace;
 
 use std::{
@@ -62,12 +65,13 @@ pub use event::{
     MessageEvent, MessagesCleared, ModelChanged, ModelRetry, PermissionRequested, PermissionResolved, SessionEvent,
     TextDelta, ToolCallCompleted, ToolCallStarted, ToolDelta, TurnCompleted, TurnStarted,
 };
+pub use figures::Figures;
 pub use file::{
     Conditions, DeleteFile, Encoding, FileContent, FileInfo, FileList, FileText, FileWritten, ListFiles, NewContent,
     RawFile, ReadFile, Upload, WriteFile, WriteRaw,
 };
 pub use follow::{EventPage, ListEvents, StreamEvents};
-pub use health::{Check, Health, HealthStatus};
+pub use health::{Check, Health, HealthStatus, Readiness};
 pub use id::{MessageId, PermissionId, ProcessId, SessionId, ToolCallId, TurnId};
 pub use ledger::{CallKind, LedgerEntry, ListLedger, PriceUsed};
 pub use list::{List, Order, PageParams, PageQuery, Pagination};
@@ -87,7 +91,7 @@ pub use send::{Attachment, InputBinary, InputPart, InputText, SendMessage, Start
 pub use session::{ResetSession, Session, SessionStats, UpdateSession};
 pub use snapshot::VersionLimits;
 pub use status::{Activity, AgentState, CancelAgent, Canceled};
-pub use store::{Item, Logged, OpenError, Retention, Subscription};
+pub use store::{COMMIT_CLASSES, Item, Logged, OpenError, Retention, Subscription, Tally};
 pub use timeline::{Timeline, ToolTime};
 pub use turn::{Turn, TurnError, TurnErrorCode, TurnStatus};
 pub use usage::Usage;
@@ -126,6 +130,8 @@ pub struct Settings {
     pub max_text_bytes: u64,
     /// Most bytes of the files that come with a message, together.
     pub max_attachment_bytes: u64,
+    /// How long the runtime or the log's writer may be at one step before it counts as wedged.
+    pub watchdog: Duration,
 }
 
 /// The agent server without its doors: one session on one log. Clones share it.
@@ -167,13 +173,12 @@ struct Inner {
     at_work: repeat::AtWork,
     /// Who watches the turns that end with their watchers.
     views: view::Views,
-    /// No message is accepted any more.
-    draining: AtomicBool,
     /// The server begins to end.
     stopping: CancellationToken,
     /// Every stream ends.
     closing: CancellationToken,
     tasks: TaskTracker,
+    watchdog: watchdog::Watchdog,
     started: Instant,
 }
 
@@ -197,7 +202,8 @@ impl OpenCode {
         let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(OpenError::Setting)?;
         let rules = permission::rules_of(&settings, &workspace).map_err(OpenError::Setting)?;
         let tokens = access::Tokens::open(&settings.access, workspace.root()).map_err(OpenError::Setting)?;
-        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, stopping, closing) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let watchdog = watchdog::Watchdog::start(settings.watchdog, store.pulse(), closing.clone())?;
         let domain = Self(Arc::new(Inner {
             store,
             workspace,
@@ -219,10 +225,10 @@ impl OpenCode {
             queue: queue::Queue::default(),
             at_work: repeat::AtWork::default(),
             views: view::Views::default(),
-            draining: AtomicBool::new(false),
             stopping,
-            closing: CancellationToken::new(),
+            closing,
             tasks,
+            watchdog,
             started: Instant::now(),
         }));
         domain.close_open_turns().await.map_err(std::io::Error::other)?;
@@ -250,30 +256,6 @@ impl OpenCode {
         let domain = self.clone();
         // Where the runtime ends before it is done, nobody misses it.
         drop(tokio::task::spawn_blocking(move || domain.0.catalogue.warm_up()));
-    }
-
-    /// Accepts no more messages, ends the running turn, all jobs, and then every stream, whose readers have seen that end.
-    /// Waits for the turn at most `grace`; what is not stored by then, the next start writes.
-    pub async fn shutdown(&self, grace: Duration) {
-        self.0.draining.store(true, Ordering::Release);
-        // Nobody is between the check of `draining` and the start of a turn once the gate was ours.
-        drop(self.0.gate.lock().await);
-        if let Some(running) = self.running() {
-            running.interrupt();
-        }
-        self.0.stopping.cancel();
-        self.0.snapshots.stop();
-        self.0.tasks.close();
-        if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!("the turn did not end in time; the next start closes it");
-        }
-        self.0.snapshots.settle().await;
-        self.0.closing.cancel();
-    }
-
-    /// Done when the server shuts down.
-    pub async fn closing(&self) {
-        self.0.closing.cancelled().await;
     }
 
     /// The turn that runs.
@@ -326,7 +308,7 @@ fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspac
         ))));
     }
     std::fs::create_dir_all(&data_dir)?;
-    let store = store::Store::open(&data_dir, settings.retention)?;
+    let store = store::Store::open(&data_dir, settings.retention, figures::NAMES)?;
     // Only now is it known that nobody else uses them.
     remove_leftovers(&scratch(&data_dir));
     Ok((workspace, store))

@@ -83,6 +83,12 @@ impl Price {
     }
 }
 
+/// The name of the provider of a model as `provider/id`, if it is one that there is.
+pub(super) fn provider_of(model: &str) -> Option<&'static str> {
+    let (name, _) = model.split_once('/')?;
+    providers::ProviderName::named(name).map(providers::ProviderName::as_str)
+}
+
 impl ModelInfo {
     /// The price, where it is known.
     pub fn price(&self) -> Option<Price> {

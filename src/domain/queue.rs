@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -139,7 +139,7 @@ impl OpenCode {
     async fn begin_next(&self) -> Result<()> {
         loop {
             let _gate = self.0.gate.lock().await;
-            if self.0.draining.load(Ordering::Acquire) || self.running().is_some() {
+            if self.is_draining() || self.running().is_some() {
                 return Ok(());
             }
             let Some(id) = self.0.queue.all().into_iter().next() else { return Ok(()) };

@@ -305,14 +305,6 @@ impl OpenCode {
         Ok(Outcome::Later(id, here))
     }
 
-    fn refuse_when_draining(&self) -> Result<()> {
-        if self.0.draining.load(std::sync::atomic::Ordering::Acquire) {
-            return Err(Error::new(Code::Unavailable, "the server is shutting down")
-                .retry_after(std::time::Duration::from_secs(1)));
-        }
-        Ok(())
-    }
-
     /// Stores the message and the beginning of its turn in one transaction, and starts it. Answers the cursor before
     /// its first event.
     pub(super) async fn accept(

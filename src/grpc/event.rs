@@ -1,5 +1,6 @@
 //! The RPCs of events, and the event itself in the three views that stream it.
 
+use jiff::Timestamp;
 use tonic::{Request, Response};
 
 use super::{
@@ -44,6 +45,11 @@ pub(super) fn resync(cursor: Cursor, reason: ResyncReason) -> pb::Event {
     frame(cursor, Some(Member::ResyncRequired(reason.into())))
 }
 
+/// The frame that says that the server is about to end.
+pub(super) fn draining(cursor: Cursor, deadline: Timestamp) -> pb::Event {
+    frame(cursor, Some(Member::ServerDraining(pb::ServerDraining { deadline: Some(time(deadline)) })))
+}
+
 fn frame(cursor: Cursor, event: Option<Member>) -> pb::Event {
     pb::Event { cursor: cursor.to_string(), seq: 0, at: None, turn_id: String::new(), token_id: String::new(), event }
 }
@@ -70,7 +76,7 @@ impl View for pb::Event {
         frame(cursor, None)
     }
 
-    fn resync(_: Cursor, event: pb::Event) -> Self {
+    fn frame(_: Cursor, event: pb::Event) -> Self {
         event
     }
 }
@@ -105,7 +111,7 @@ impl View for pb::SendMessageResponse {
         Self { response: None, cursor: cursor.to_string(), seq: 0, turn: None }
     }
 
-    fn resync(cursor: Cursor, event: pb::Event) -> Self {
+    fn frame(cursor: Cursor, event: pb::Event) -> Self {
         Self { response: Some(sent::Response::Other(event)), ..Self::position(cursor) }
     }
 }
@@ -127,7 +133,7 @@ impl View for pb::StreamMessagesResponse {
         Self { event: None, cursor: cursor.to_string(), seq: 0 }
     }
 
-    fn resync(cursor: Cursor, event: pb::Event) -> Self {
+    fn frame(cursor: Cursor, event: pb::Event) -> Self {
         Self { event: Some(streamed::Event::Other(event)), ..Self::position(cursor) }
     }
 }

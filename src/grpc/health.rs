@@ -10,9 +10,9 @@ use super::{
     session::{signed, time},
     stream::Streaming,
 };
-use crate::domain::{Health, HealthStatus, OpenCode};
+use crate::domain::{Health, HealthStatus, OpenCode, Readiness};
 
-/// How often a watcher looks again.
+/// How often a watcher looks again for what nobody tells.
 const LOOK: Duration = Duration::from_secs(5);
 /// The services that can be asked for; the empty name is the server.
 const SERVICES: [&str; 2] = ["", "opencode.v1.OpenCodeService"];
@@ -45,15 +45,15 @@ impl Probe {
     }
 }
 
-async fn look(domain: &OpenCode) -> ServingStatus {
-    match domain.health().await.status {
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+fn told(readiness: &Readiness) -> ServingStatus {
+    match readiness.status() {
         HealthStatus::Serving => ServingStatus::Serving,
         HealthStatus::NotServing => ServingStatus::NotServing,
     }
-}
-
-fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
@@ -65,7 +65,7 @@ impl health_server::Health for Probe {
         if !SERVICES.contains(&service.as_str()) {
             return Err(Status::not_found(format!("there is no service \"{service}\"")));
         }
-        Ok(Response::new(answer(look(&self.domain).await)))
+        Ok(Response::new(answer(told(&self.domain.readiness().await))))
     }
 
     async fn watch(&self, call: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -73,11 +73,15 @@ impl health_server::Health for Probe {
         let state = (self.domain.clone(), known, None);
         let changes = futures_util::stream::unfold(state, |(domain, known, last)| async move {
             loop {
-                let now = if known { look(&domain).await } else { ServingStatus::ServiceUnknown };
+                let readiness = domain.readiness().await;
+                let now = if known { told(&readiness) } else { ServingStatus::ServiceUnknown };
                 if last != Some(now) {
                     return Some((Ok(answer(now)), (domain, known, Some(now))));
                 }
                 tokio::select! {
+                    // That the server is about to end is told before the end.
+                    biased;
+                    () = domain.readiness_changed(&readiness) => {}
                     () = domain.closing() => return None,
                     () = tokio::time::sleep(LOOK) => {}
                 }

@@ -14,6 +14,7 @@ mod model;
 mod part;
 mod permission;
 mod process;
+mod record;
 mod session;
 mod stream;
 mod turn;
@@ -60,6 +61,7 @@ pub(crate) fn router(domain: OpenCode, max_bytes: usize) -> Router {
         .layer(middleware::from_fn(deadline::keep))
         .layer(middleware::from_fn(access::check))
         .layer(middleware::from_fn(error::finish))
+        .layer(middleware::from_fn(record::note))
         .layer(GrpcWebLayer::new())
 }
 

@@ -5,7 +5,11 @@ use std::pin::Pin;
 use futures_util::Stream;
 use tonic::{Request, Status};
 
-use super::{error, event::resync, pb};
+use super::{
+    error,
+    event::{draining, resync},
+    pb,
+};
 use crate::domain::{Cursor, Event, Item, Subscription};
 
 /// What a streaming RPC answers.
@@ -17,8 +21,8 @@ pub(super) trait View: Sized + Send + 'static {
     fn event(cursor: Cursor, event: &Event) -> Self;
     /// All up to here was considered.
     fn position(cursor: Cursor) -> Self;
-    /// What the client has is stale.
-    fn resync(cursor: Cursor, event: pb::Event) -> Self;
+    /// A frame that is no event of the log.
+    fn frame(cursor: Cursor, event: pb::Event) -> Self;
 }
 
 /// The id of a call, for errors in the middle of its stream.
@@ -29,7 +33,7 @@ pub(super) fn request_id<T>(call: &Request<T>) -> String {
 
 /// The stream of a subscription.
 pub(super) fn view<T: View>(events: Subscription, request_id: String) -> Streaming<T> {
-    let items = futures_util::stream::unfold((events, request_id), |(mut events, request_id)| async move {
+    let items = futures_util::stream::unfold((events.shown(), request_id), |(mut events, request_id)| async move {
         let message = loop {
             match events.next().await? {
                 Item::Event(logged) => match logged.event() {
@@ -37,7 +41,8 @@ pub(super) fn view<T: View>(events: Subscription, request_id: String) -> Streami
                     None => tracing::error!(cursor = %logged.cursor, "an event of the log cannot be read"),
                 },
                 Item::Position(cursor) => break Ok(T::position(cursor)),
-                Item::Resync { reason, cursor } => break Ok(T::resync(cursor, resync(cursor, reason))),
+                Item::Resync { reason, cursor } => break Ok(T::frame(cursor, resync(cursor, reason))),
+                Item::Draining { deadline, cursor } => break Ok(T::frame(cursor, draining(cursor, deadline))),
                 Item::Closed(error) => break Err(error::in_stream(&error, &request_id, events.position())),
             }
         };

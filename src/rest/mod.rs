@@ -10,6 +10,7 @@ mod extract;
 mod file;
 mod health;
 mod message;
+mod metrics;
 mod model;
 pub(crate) mod openapi;
 mod page;
@@ -17,6 +18,7 @@ mod permission;
 mod process;
 mod range;
 mod raw;
+pub(crate) mod record;
 mod session;
 mod shape;
 mod sse;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, routing::on};
 use utoipa_axum::{PathItemExt, router::OpenApiRouter, routes};
 
-use crate::domain::OpenCode;
+use crate::{domain::OpenCode, requests::Counts};
 
 /// One list, two uses: every start makes the router, and only who asks for the document makes that, since it takes
 /// more time and memory than all the rest of a start.
@@ -58,6 +60,9 @@ api! {
     health::health;
     capabilities::get_capabilities;
     capabilities::create_ticket;
+    health::livez;
+    health::readyz;
+    metrics::metrics;
     session::get_session, session::update_session;
     session::reset_session;
     session::get_session_stats;
@@ -87,13 +92,14 @@ api! {
 }
 
 /// The REST routes, the documentation and the page.
-pub(crate) fn router(domain: OpenCode, max_body_bytes: usize, stall: Duration) -> Router {
+pub(crate) fn router(domain: OpenCode, max_body_bytes: usize, stall: Duration, counts: Counts) -> Router {
     served()
         .merge(file::fixed())
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(Extension(extract::MaxBody(max_body_bytes)))
         .layer(Extension(raw::Stall(stall)))
+        .layer(Extension(counts))
         .with_state(domain)
         .merge(page::router())
 }

@@ -21,7 +21,7 @@ const CHUNK: usize = 16 * 1024;
 /// not so with POST.
 pub(super) fn stream(events: Subscription, reconnects: bool) -> Response {
     let first = if reconnects { frame(Sse::default().retry(RETRY)) } else { Bytes::new() };
-    let frames = futures_util::stream::unfold((events, Some(first)), |(mut events, before)| async move {
+    let frames = futures_util::stream::unfold((events.shown(), Some(first)), |(mut events, before)| async move {
         let item = events.next().await?;
         let frame = match item {
             Item::Event(event) => chunk(&mut events, &event),
@@ -34,7 +34,11 @@ pub(super) fn stream(events: Subscription, reconnects: bool) -> Response {
                 let sse = Sse::default().id(cursor.to_string()).event("resync_required").data(data);
                 join(before.as_deref().unwrap_or_default(), &frame(sse))
             }
-            Item::Closed(error) => closed(&error),
+            Item::Draining { deadline, cursor } => {
+                let data = json!({ "type": "server_draining", "deadline": deadline });
+                frame(Sse::default().id(cursor.to_string()).event("server_draining").data(data.to_string()))
+            }
+            Item::Closed(error) => closed(&error, events.position()),
         };
         Some((Ok::<_, Infallible>(frame), (events, None)))
     });
@@ -85,7 +89,7 @@ fn beat(cursor: Cursor) -> Bytes {
     join(b": still here\n\n", &at(cursor))
 }
 
-fn closed(error: &Error) -> Bytes {
+fn closed(error: &Error, cursor: Cursor) -> Bytes {
     let code = match error.code() {
         crate::domain::Code::Unavailable => "draining",
         code => code.as_str(),
@@ -99,7 +103,7 @@ fn closed(error: &Error) -> Bytes {
         "retryable": true,
         "retry_after_ms": error.retry_after_hint().map_or(1000, |after| after.as_millis() as u64),
     });
-    frame(Sse::default().event("stream_closed").data(data.to_string()))
+    frame(Sse::default().id(cursor.to_string()).event("stream_closed").data(data.to_string()))
 }
 
 fn frame(sse: Sse) -> Bytes {

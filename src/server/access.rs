@@ -29,6 +29,7 @@ use self::{
 use crate::{
     config::Config,
     domain::{Caller, Code, OpenCode, Refusal, TicketUse},
+    requests::Record,
 };
 
 /// What every request is asked for.
@@ -152,8 +153,8 @@ pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request,
     });
     match admitted {
         Ok((caller, ticket, traffic)) => {
-            if let Some(id) = caller.token_id() {
-                tracing::Span::current().record("token_id", &**id);
+            if let (Some(id), Some(record)) = (caller.token_id(), request.extensions().get::<Record>()) {
+                record.set_token(id.clone());
             }
             let response = caller.calling(next.run(request)).await;
             let held = (ticket, traffic.map(Admitted::answers));

@@ -15,6 +15,7 @@ use crate::{
     rest::{
         access::refuse,
         error::{must_be_posted, unknown_path, unsupported_type},
+        record,
     },
 };
 
@@ -26,7 +27,8 @@ struct Doors {
 
 /// Both doors behind one router.
 pub(super) fn router(rest: Router, grpc: Router) -> Router {
-    let rest = rest.fallback(no_route).layer(middleware::from_fn(refuse));
+    // The record outermost: who is refused has asked for a route too.
+    let rest = rest.fallback(no_route).layer(middleware::from_fn(refuse)).layer(middleware::from_fn(record::note));
     Router::new().fallback(enter).with_state(Doors { rest, grpc })
 }
 

@@ -5,6 +5,8 @@ mod access;
 mod doors;
 mod leftover;
 mod linger;
+mod record;
+mod signals;
 mod stall;
 
 use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,14 +24,16 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    trace::{DefaultOnFailure, TraceLayer},
 };
-use tracing::Level;
+
+pub use signals::Stop;
 
 use crate::{
     config::{Config, RequestLimits},
     domain::OpenCode,
-    grpc, rest,
+    grpc,
+    requests::Counts,
+    rest,
 };
 
 /// Longest that connections get for what is left to say once every stream has ended.
@@ -42,7 +46,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     stalls: Arc<stall::Watch>,
     limits: RequestLimits,
-    grace: Duration,
+    drain: Duration,
 }
 
 impl Server {
@@ -59,12 +63,12 @@ impl Server {
         match ready {
             Ok((listeners, router)) => {
                 let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
-                let grace = Duration::from_secs(config.grace_seconds);
-                Ok(Self { domain, router, listeners, stalls, limits: config.requests, grace })
+                let drain = config.lifecycle.drain();
+                Ok(Self { domain, router, listeners, stalls, limits: config.requests, drain })
             }
             Err(sentence) => {
                 // What it has begun, such as the look at the workspace, ends in order and without words.
-                domain.shutdown(Duration::from_secs(config.grace_seconds)).await;
+                domain.shutdown(Duration::ZERO).await;
                 Err(sentence)
             }
         }
@@ -75,33 +79,25 @@ impl Server {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok())
     }
 
-    /// Serves until `stop` is done; then ends streams and turn, and gives running requests the grace time.
+    /// Serves until `stop` is done; then drains: the running turn has its time, and streams and connections end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { domain, router, listeners, stalls, limits, grace } = self;
+        let Self { domain, router, listeners, stalls, limits, drain } = self;
         let connections = Arc::new(Semaphore::new(limits.max_connections as usize));
         domain.warm_up();
         let closing = CancellationToken::new();
         let watching = tokio::spawn(Arc::clone(&stalls).run(closing.clone()));
-        // Its share of the time: turn and streams have theirs first, and then have ended.
-        let rest = grace.min(CONNECTION_GRACE);
         let serving: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
                 let limits = (limits.clone(), Arc::clone(&connections));
-                tokio::spawn(accept::serve(
-                    listener,
-                    router.clone(),
-                    Arc::clone(&stalls),
-                    limits,
-                    closing.clone(),
-                    rest,
-                ))
+                let (router, stalls, closing) = (router.clone(), Arc::clone(&stalls), closing.clone());
+                tokio::spawn(accept::serve(listener, router, stalls, limits, closing, CONNECTION_GRACE))
             })
             .collect();
         stop.await;
-        tracing::info!("stopping");
+        tracing::info!("stopping; a second signal ends the process at once");
         // First the turn and the streams, which tell their clients; then the connections, which have no more to say.
-        domain.shutdown(grace).await;
+        domain.shutdown(drain).await;
         closing.cancel();
         for task in serving {
             let _ = task.await;
@@ -129,24 +125,6 @@ async fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
     Ok(listeners)
 }
 
-/// Done when the process is asked to end (SIGTERM, or SIGINT as a terminal sends it).
-pub async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for signals");
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
-    }
-}
-
 /// Asks the running server for its health: HTTP by hand, so that a probe in a container starts no client.
 pub fn healthcheck(config: &Config) -> Result<(), String> {
     use std::io::{Read, Write};
@@ -171,7 +149,8 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 /// The one router. Both listeners serve clones of it.
 fn router(domain: &OpenCode, config: &Config, ports: Vec<u16>) -> Result<Router, String> {
     let guard = Arc::new(access::Guard::new(domain.clone(), config, ports)?);
-    let rest = rest::router(domain.clone(), config.requests.max_body_bytes, Duration::from_secs(config.stall_seconds));
+    let (stall, counts) = (Duration::from_secs(config.stall_seconds), Counts::default());
+    let rest = rest::router(domain.clone(), config.requests.max_body_bytes, stall, counts.clone());
     let grpc = grpc::router(domain.clone(), config.requests.max_body_bytes);
     let mut app = doors::router(rest, grpc)
         .layer(middleware::from_fn_with_state(guard, access::admit))
@@ -180,29 +159,12 @@ fn router(domain: &OpenCode, config: &Config, ports: Vec<u16>) -> Result<Router,
     if let Some(cors) = cors(&config.cors_origins)? {
         app = app.layer(cors);
     }
-    let trace = TraceLayer::new_for_http()
-        .make_span_with(span)
-        .on_request(())
-        .on_response(tower_http::trace::DefaultOnResponse::new().level(Level::DEBUG))
-        .on_failure(DefaultOnFailure::new().level(Level::WARN));
     Ok(app
         .layer(middleware::from_fn(leftover::tell))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(trace)
+        .layer(middleware::from_fn_with_state(counts, record::keep))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(middleware::from_fn(sane_request_id)))
-}
-
-fn span(request: &Request) -> tracing::Span {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    tracing::info_span!(
-        "request",
-        method = %request.method(),
-        path = request.uri().path(),
-        request_id = header("x-request-id"),
-        traceparent = header("traceparent"),
-        token_id = tracing::field::Empty,
-    )
 }
 
 /// Drops a request id that could not be logged and echoed as it is; one is made in its place.

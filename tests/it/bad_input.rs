@@ -187,8 +187,11 @@ async fn a_body_over_the_limit_is_refused() {
 }
 
 /// Every operation: its method and path with ids of nobody.
-const OPERATIONS: [(&str, &str); 36] = [
+const OPERATIONS: [(&str, &str); 39] = [
     ("GET", "/health"),
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
     ("GET", "/session"),
     ("PATCH", "/session"),
     ("POST", "/session/reset"),

@@ -20,8 +20,9 @@ use crate::support::{Setup, soon};
 /// `GET /events` streams or answers a page, as `Accept` says: one operation, `stream_events`. gRPC has no `Accept`.
 const PAGE_OF_STREAM_EVENTS: &str = "ListEvents";
 
-/// Operations of REST alone: a file as its bytes, of any size. gRPC has messages, and ReadFile reads in pieces.
-const REST_ONLY: [&str; 4] = ["read_raw", "head_raw", "write_raw", "delete_raw"];
+/// Operations of REST alone: a file as its bytes, of any size (gRPC has messages, and ReadFile reads in pieces), and the
+/// probes and the metrics (gRPC has its own health service).
+const REST_ONLY: [&str; 7] = ["read_raw", "head_raw", "write_raw", "delete_raw", "livez", "readyz", "metrics"];
 
 /// CancelAgent was published with Empty. It answers what was canceled: who expects Empty skips fields.
 const CHANGED_ANSWER: (&str, &str) = ("CancelAgent", "CancelAgentResponse");

@@ -232,11 +232,14 @@ async fn nothing_survives_a_server_that_stops() {
     server.terminate();
     let status = soon("the end of the server", server.ended()).await;
     assert_eq!((status.code(), mark.all()), (Some(0), Vec::new()));
-    // Who does not wait for it either.
-    let setup = Setup::with(&model).env("OPENCODE_GRACE_SECONDS", 0);
+    // Who does not wait for it either, asks twice.
+    let setup = Setup::with(&model).env("OPENCODE_DRAIN_TIMEOUT", 600);
     let (mut server, mark, _stream) = begun(&setup, &model, DEAF).await;
     server.terminate();
-    soon("the end of the server", server.ended()).await;
+    until("the drain", async || server.log().contains("stopping").then_some(())).await;
+    server.signal(rustix::process::Signal::INT);
+    let status = soon("the end of the server", server.ended()).await;
+    assert_eq!(status.code(), Some(130), "as shells tell of a signal");
     until("the end of all", async || mark.all().is_empty().then_some(())).await;
 }
 

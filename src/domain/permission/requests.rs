@@ -77,6 +77,11 @@ impl Requests {
     }
 
     /// Clients that come and go.
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.open).len()
+    }
+
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
     }

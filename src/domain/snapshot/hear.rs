@@ -134,6 +134,7 @@ mod tests {
             request_limits: std::collections::BTreeMap::new(),
             max_text_bytes: 1 << 20,
             max_attachment_bytes: 1 << 20,
+            watchdog: long,
         }
     }
 

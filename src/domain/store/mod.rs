@@ -9,10 +9,13 @@ mod message_rows;
 mod open;
 mod permission_rows;
 mod project;
+mod pulse;
 mod read;
 mod schema;
+mod streams;
 mod subscription;
 mod tail;
+mod tally;
 mod turn_rows;
 mod upkeep;
 mod version_rows;
@@ -28,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use batch::Batch;
@@ -36,11 +40,14 @@ pub(super) use keys::{Accepted, FoundKey, NewKey};
 pub(super) use ledger::{LedgerRow, OpenCall};
 pub(crate) use open::Open;
 pub(crate) use permission_rows::PermissionRow;
+pub(super) use pulse::Pulse;
 pub(super) use read::{ContextRow, Page, PageRequest, Snapshot, has_ended};
 pub(super) use subscription::HEARTBEAT;
 pub(crate) use subscription::{Filter, Start};
 pub use subscription::{Item, Subscription};
 pub use tail::Logged;
+pub(super) use tally::Names;
+pub use tally::{COMMIT_CLASSES, Tally};
 pub(crate) use version_rows::{NewVersion, VersionRow};
 pub(crate) use waiting::{QueuedTurn, QueuedWish};
 
@@ -72,8 +79,14 @@ struct Inner {
 /// What the writer publishes and subscribers read.
 struct Shared {
     tail: Tail,
-    /// The number of the last event that is shown, and whether the log takes events.
+    /// The number of the last event that is shown, and what else streams have to tell.
     head: watch::Sender<Head>,
+    /// How long the writer has been at what it does.
+    pulse: Arc<Pulse>,
+    /// What was stored since the start.
+    counting: tally::Counting,
+    /// The streams that are open.
+    streams: streams::Streams,
     /// How many batches were not stored.
     refused: watch::Sender<u64>,
     /// The first event that the log still holds; 1 for a log that has dropped nothing.
@@ -87,6 +100,8 @@ struct Shared {
 struct Head {
     seq: u64,
     health: Health,
+    /// The server ends at that time at the latest. It stands here so that streams wait for one thing.
+    draining: Option<Timestamp>,
 }
 
 /// Whether the log takes events.
@@ -101,10 +116,10 @@ pub(super) enum Health {
 impl Store {
     /// Opens (or makes) the store in `folder`, which no other process may have open, and draws this start's epoch.
     /// Blocks; the answer of the second start on one folder names the holder.
-    pub(super) fn open(folder: &Path, retention: Retention) -> std::result::Result<Self, OpenError> {
+    pub(super) fn open(folder: &Path, retention: Retention, names: Names) -> std::result::Result<Self, OpenError> {
         let lock = lock::Lock::take(folder)?;
         let file = folder.join("log.sqlite3");
-        let (writer, shared) = writer::Writer::open(folder, &file, retention)?;
+        let (writer, shared) = writer::Writer::open(folder, &file, retention, names)?;
         let (commands, queue) = mpsc::channel(256);
         std::thread::Builder::new()
             .name("log-writer".into())
@@ -153,6 +168,45 @@ impl Store {
         self.0.shared.head.borrow().health
     }
 
+    /// Has every stream told that the server is about to end.
+    pub(super) fn begin_draining(&self, deadline: Timestamp) {
+        self.0.shared.head.send_modify(|head| head.draining = Some(deadline));
+    }
+
+    /// Whether the server is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.shared.head.borrow().draining.is_some()
+    }
+
+    /// Waits until the log's health is another one, or the server begins to end.
+    pub(super) async fn condition_changed(&self, health: Health, draining: bool) {
+        let same = |head: &Head| (head.health, head.draining.is_some()) == (health, draining);
+        // A writer that is gone ends the process; until then nothing changes.
+        if self.0.shared.head.subscribe().wait_for(|head| !same(head)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The log in figures.
+    pub(super) fn figures(&self) -> Figures {
+        let shared = &self.0.shared;
+        // First: what is stored later is no lag.
+        let (streams, furthest) = shared.streams.read();
+        let head = shared.head.borrow().seq;
+        Figures {
+            tally: shared.counting.read(),
+            streams: streams as u64,
+            stream_lag: furthest.map_or(0, |place| head.saturating_sub(place)),
+            head,
+            floor: self.floor(),
+        }
+    }
+
+    /// Tells how long the writer has been at what it does.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.0.shared.pulse)
+    }
+
     /// Refuses what somebody would have to be told of while the log takes no event.
     pub(super) fn refuse_when_full(&self) -> Result<()> {
         match self.health() {
@@ -165,6 +219,15 @@ impl Store {
     fn floor(&self) -> u64 {
         self.0.shared.floor.load(Ordering::Acquire)
     }
+}
+
+/// The log in figures.
+pub(super) struct Figures {
+    pub(super) tally: Tally,
+    pub(super) streams: u64,
+    pub(super) stream_lag: u64,
+    pub(super) head: u64,
+    pub(super) floor: u64,
 }
 
 /// A batch on its way into the log.

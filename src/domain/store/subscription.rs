@@ -3,10 +3,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Head, Health, Store, read::has_ended, tail::Logged};
+use super::{Head, Health, Store, read::has_ended, streams::Shown, tail::Logged};
 use crate::domain::{
     access::{Caller, Refusal},
     cursor::{Cursor, ResyncReason},
@@ -45,6 +46,13 @@ pub enum Item {
         /// Where the stream goes on.
         cursor: Cursor,
     },
+    /// The server is about to end: the stream goes on until then, and is over by the deadline.
+    Draining {
+        /// When it ends at the latest.
+        deadline: Timestamp,
+        /// The last event considered.
+        cursor: Cursor,
+    },
     /// The stream ends before its time, and why.
     Closed(Error),
 }
@@ -55,14 +63,18 @@ pub struct Subscription {
     filter: Filter,
     head: watch::Receiver<Head>,
     closing: CancellationToken,
+    /// The token of the reader is good no more.
+    unauthenticated: CancellationToken,
     /// The last event considered.
     position: Cursor,
     /// Taken from the log and not handed out yet.
-    /// The token of the reader is good no more.
-    unauthenticated: CancellationToken,
     ready: VecDeque<Arc<Logged>>,
     heartbeat: Instant,
     state: State,
+    /// Its place as others see it, where it is shown as a stream.
+    shown: Option<Shown>,
+    /// Whether it was said that the server is about to end.
+    told_of_end: bool,
     /// Held as long as somebody reads.
     kept: Vec<Box<dyn Send + Sync>>,
 }
@@ -134,6 +146,8 @@ impl Store {
             ready: VecDeque::new(),
             heartbeat: Instant::now() + HEARTBEAT,
             state,
+            shown: None,
+            told_of_end: false,
             kept: Vec::new(),
         }
     }
@@ -175,6 +189,12 @@ impl Subscription {
     /// Keeps something as long as somebody reads.
     pub(crate) fn keeping(mut self, kept: Option<impl Send + Sync + 'static>) -> Self {
         self.kept.extend(kept.map(|kept| Box::new(kept) as _));
+        self
+    }
+
+    /// Counts it among the streams that are open.
+    pub fn shown(mut self) -> Self {
+        self.shown = Some(self.store.0.shared.streams.open(self.position.seq));
         self
     }
 
@@ -254,7 +274,15 @@ impl Subscription {
             if let Some(event) = self.next_ready() {
                 return Some(Item::Event(event));
             }
-            if self.head.borrow_and_update().seq <= self.position.seq {
+            if let Some(shown) = &self.shown {
+                shown.at(self.position.seq);
+            }
+            let Head { seq, draining, .. } = *self.head.borrow_and_update();
+            if let Some(deadline) = draining.filter(|_| !self.told_of_end) {
+                self.told_of_end = true;
+                return Some(Item::Draining { deadline, cursor: self.position });
+            }
+            if seq <= self.position.seq {
                 return None;
             }
             match self.take().await {

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,9 +14,11 @@ use tokio::sync::{
 };
 
 use super::{
-    AppendError, Batch, Entry, Head, Health, OpenError, Retention, Shared, keys, ledger, permission_rows, project,
-    schema,
+    AppendError, Batch, Entry, Head, Health, Names, OpenError, Pulse, Retention, Shared, keys, ledger, permission_rows,
+    project, schema,
+    streams::Streams,
     tail::{Logged, Tail},
+    tally::Counting,
     turn_rows, version_rows, waiting,
 };
 use crate::domain::{
@@ -80,7 +82,12 @@ struct Effects {
 
 impl Writer {
     /// Opens the file, finds where the log stands, and stores this start's epoch, synced.
-    pub(super) fn open(folder: &Path, file: &Path, retention: Retention) -> Result<(Self, Arc<Shared>), OpenError> {
+    pub(super) fn open(
+        folder: &Path,
+        file: &Path,
+        retention: Retention,
+        names: Names,
+    ) -> Result<(Self, Arc<Shared>), OpenError> {
         let reserve = folder.join("reserve");
         let mut connection = match schema::open(file) {
             Err(OpenError::Sqlite(error)) if is_full(&error) => {
@@ -105,8 +112,17 @@ impl Writer {
         let epoch_row = tx.last_insert_rowid();
         tx.commit()?;
         let (refused, _) = watch::channel(0);
-        let (head, _) = watch::channel(Head { seq: last as u64, health: Health::Writable });
-        let shared = Arc::new(Shared { tail: Tail::new(), head, floor: AtomicU64::new(floor as u64), epoch, refused });
+        let (head, _) = watch::channel(Head { seq: last as u64, health: Health::Writable, draining: None });
+        let shared = Arc::new(Shared {
+            tail: Tail::new(),
+            head,
+            pulse: Arc::new(Pulse::new()),
+            counting: Counting::new(names),
+            streams: Streams::default(),
+            floor: AtomicU64::new(floor as u64),
+            epoch,
+            refused,
+        });
         let writer = Self {
             connection,
             shared: Arc::clone(&shared),
@@ -127,6 +143,7 @@ impl Writer {
     /// Serves until every handle of the store is gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let _guard = NeverHalf;
+        let pulse = Arc::clone(&self.shared.pulse);
         let mut pruning = true;
         loop {
             let first = match queue.try_recv() {
@@ -134,6 +151,7 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => return,
                 // Nobody waits: time for upkeep, one step at a time.
                 Err(TryRecvError::Empty) if pruning => {
+                    let _busy = pulse.begin();
                     pruning = self.prune_step();
                     continue;
                 }
@@ -147,6 +165,7 @@ impl Writer {
                     None => return,
                 },
             };
+            let _busy = pulse.begin();
             let mut group = vec![first];
             while group.len() < GROUP
                 && let Ok(next) = queue.try_recv()
@@ -238,6 +257,7 @@ impl Writer {
 
     /// Commits the batches and shows them. Answers the last number of each, and whether content is to be erased.
     fn commit(&mut self, batches: &[Batch]) -> rusqlite::Result<(Vec<u64>, bool)> {
+        let began = Instant::now();
         let full_sync = batches.iter().any(Batch::is_act);
         if full_sync != self.full_sync {
             self.connection.pragma_update(None, "synchronous", if full_sync { "FULL" } else { "NORMAL" })?;
@@ -272,6 +292,7 @@ impl Writer {
             ends.push(effects.last);
         }
         tx.commit()?;
+        self.shared.counting.count(batches, began.elapsed());
         let Effects { events, last, total, floor } = effects;
         (self.last, self.total) = (last, total);
         self.shared.tail.push(events);

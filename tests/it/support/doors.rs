@@ -331,7 +331,7 @@ fn events_wish(query: &Value) -> Value {
 }
 
 /// The parts of a message as the proto has them: the tag is the name of the member.
-pub(super) fn send_wish(wish: &Value) -> Value {
+pub fn send_wish(wish: &Value) -> Value {
     let mut wish = wish.clone();
     for part in wish["parts"].as_array_mut().into_iter().flatten() {
         let mut fields = part.as_object().expect("a part").clone();

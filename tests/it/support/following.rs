@@ -1,11 +1,12 @@
 //! A stream through any door, and its events as the first has them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tonic::Code;
 
 use super::{
     Event, Sse,
     alike::alike,
-    rpc::Call,
+    rpc::{self, Call},
     sse::{Events, all, up_to},
 };
 
@@ -36,6 +37,31 @@ impl Following {
             Self::Rpc(call) => loop {
                 if let Some(event) = event(alike(call.next().await?.ok()?)) {
                     return Some(event);
+                }
+            },
+        }
+    }
+
+    /// The events up to the end of the stream, which the server closes since it ends itself, and the cursor there.
+    pub async fn until_closed(&mut self) -> (Vec<Event>, String) {
+        let mut events = Vec::new();
+        match self {
+            Self::Sse(stream) => {
+                events = stream.rest().await;
+                let closed = events.pop().expect("a last frame");
+                assert_eq!((closed.name.as_str(), &closed.json["code"]), ("stream_closed", &json!("draining")));
+                assert_eq!(closed.json["retryable"], true);
+                (events, closed.id)
+            }
+            Self::Rpc(call) => loop {
+                match call.next().await.expect("a status that says why") {
+                    Ok(message) => events.extend(event(alike(message))),
+                    Err(status) => {
+                        let details = rpc::details(&status);
+                        assert_eq!((status.code(), details.reason.as_str()), (Code::Unavailable, "UNAVAILABLE"));
+                        let cursor = status.metadata().get("event-cursor").expect("a cursor");
+                        return (events, cursor.to_str().expect("text").to_owned());
+                    }
                 }
             },
         }

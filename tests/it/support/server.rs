@@ -59,6 +59,8 @@ impl Setup {
             .env("HTTP_PORT", 0)
             // Tests of something else are not to be asked.
             .env("OPENCODE_PERMISSION_MODE", "auto")
+            // Nor to wait at the end.
+            .env("OPENCODE_DRAIN_TIMEOUT", 0)
     }
 
     /// With a scripted model behind it.
@@ -243,8 +245,24 @@ impl Server {
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGTERM to whoever is to pass it on, if somebody is.
+    pub fn ask_to_stop(&self) {
+        if !self.setup.is_first {
+            return self.terminate();
+        }
+        // `unshare` has one child, the first process of the namespace.
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
+        let first = children.split_whitespace().next().expect("a child").parse().expect("a number");
+        kill_process(Pid::from_raw(first).expect("a pid"), Signal::TERM).expect("it runs");
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
-        kill_process(pid, Signal::TERM).expect("it runs");
+        kill_process(pid, signal).expect("it runs");
     }
 
     /// Waits until it has ended by itself.
