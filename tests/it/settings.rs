@@ -56,5 +56,5 @@ fn a_start_that_fails_names_the_setting() {
 async fn the_log_says_of_a_model_that_it_cannot_be_used_and_has_no_colours() {
     let server = Setup::new().env("OPENCODE_MODEL", "openai/gpt-5.22").start();
     let log = until("the warning", async || Some(server.log()).filter(|log| log.contains("gpt-5.22"))).await;
-    assert!(log.contains("did you mean \"openai/gpt-5.2\"?") && !log.contains('\x1b'), "{log:?}");
+    assert!(log.contains(r#"did you mean \"openai/gpt-5.2\"?"#) && !log.contains('\x1b'), "{log:?}");
 }
