@@ -27,7 +27,7 @@ use crate::{
 
 /// A coding agent behind one port: REST with SSE, gRPC and gRPC-Web, one session per server.
 ///
-/// Without a command it serves. Every setting is a flag or a variable; flags win.
+/// Without a command it serves. Every setting is a flag or a variable; flags win, and an empty variable is as good as none.
 #[derive(Debug, Parser)]
 #[command(name = "opencode-api", version, max_term_width = 120)]
 pub struct Cli {
