@@ -330,7 +330,8 @@ async fn rounds(seeds: std::ops::Range<u64>) {
         linked += u64::from(files(&workspace).iter().any(|file| names(file) > 1));
     }
     let log = server.log();
-    let looks = |what: &str| log.matches(&format!(r#""message":"looking at the workspace","everything":{what}"#)).count();
+    let looks =
+        |what: &str| log.matches(&format!(r#""message":"looking at the workspace","everything":{what}"#)).count();
     let (heard, whole) = (looks("false"), looks("true"));
     assert!(heard as u64 >= rounds / 3, "{heard} looks as heard and {whole} at everything: nothing was tried");
     assert!(linked >= rounds / 4, "files had other names in {linked} rounds of {rounds}");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Door, Server, Setup, Value, until};
+use crate::support::{Answer, Door, Rest, Server, Setup, Value, until};
 
 /// The lines of the log so far; the reply token is the one that is for eyes.
 fn lines(server: &Server) -> Vec<Value> {
@@ -107,11 +107,10 @@ async fn probes_are_for_those_who_ask_for_more() {
 #[tokio::test]
 async fn the_line_names_the_token() {
     let server = Setup::new().env("OPENCODE_API_TOKEN", "a-secret-of-a-test-0123456789").start();
-    let request = server.rest.request("GET", "/session").bearer_auth("a-secret-of-a-test-0123456789");
+    let rest = Rest::new(server.rest.base.clone());
+    let request = rest.request("GET", "/session").bearer_auth("a-secret-of-a-test-0123456789");
     Answer::of(request.header("x-request-id", "with")).await.ok();
-    Answer::of(server.rest.request("GET", "/session").header("x-request-id", "without"))
-        .await
-        .problem(401, "unauthenticated");
+    Answer::of(rest.request("GET", "/session").header("x-request-id", "without")).await.problem(401, "unauthenticated");
     let line = told(&server, "with").await;
     assert!(line["token"].as_str().is_some_and(|id| !id.is_empty()), "{line}");
     let line = told(&server, "without").await;
