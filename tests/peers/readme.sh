@@ -14,8 +14,8 @@ awk -v folder="$temp/blocks" '/^```sh$/ { on = 1; n++; next } /^```$/ { on = 0 }
   "$repo/README.md"
 asked=0
 for block in "$temp"/blocks/*; do
-  # Blocks that build, start or need a key are not about this server.
-  grep -qE '127\.0\.0\.1:808[01]' "$block" && ! grep -qE 'cargo|API_KEY' "$block" || continue
+  # Blocks that build, start, need a key or an engine are not about this server.
+  grep -qE '127\.0\.0\.1:808[01]' "$block" && ! grep -qE 'cargo|API_KEY|docker' "$block" || continue
   sed -E -i "s#http://127\.0\.0\.1:808[01]#$url#g" "$block"
   echo "readme: $(tr -s '\\\n ' ' ' <"$block" | head -c 140)"
   # A stream without an end is seen to stream, then left.
