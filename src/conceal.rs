@@ -16,30 +16,29 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 /// Most bytes of a command line and an environment; the kernel takes 6 MiB.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Blanks the values of these variables, and of the flags that have their names, and makes the process undumpable. They
+/// Blanks the values of these variables and of these flags (`--a-flag`), and makes the process undumpable. They
 /// have to have been read before: from now on they are empty here, and in what this process starts. For who has one
 /// thread.
-pub fn hide(variables: &[&str]) -> io::Result<()> {
+pub fn hide(variables: &[&str], flags: &[String]) -> io::Result<()> {
     // Before it is undumpable: then only root may open this file, even its own.
-    let blanked = blank(variables);
+    let blanked = blank(variables, flags);
     // Where the system has no such thing, there is no such way to read it either.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     blanked
 }
 
-fn blank(variables: &[&str]) -> io::Result<()> {
+fn blank(variables: &[&str], flags: &[String]) -> io::Result<()> {
     // Written as another process would, by its file: to the program these are bytes that nobody holds a reference to, as
     // the standard library makes a copy of whatever it is asked for.
     let memory = File::options().read(true).write(true).open("/proc/self/mem")?;
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (arguments, environment) = places(&stat).ok_or(io::ErrorKind::Unsupported)?;
-    for (place, is_secret) in
-        [(arguments, secret_flags as fn(&[u8], &[&str]) -> Vec<Span>), (environment, secret_variables)]
-    {
+    for (place, is_line) in [(arguments, true), (environment, false)] {
         let Some(length) = place.1.checked_sub(place.0).filter(|length| *length <= MAX_BYTES) else { continue };
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         memory.read_exact_at(&mut bytes, place.0)?;
-        for (start, end) in is_secret(&bytes, variables) {
+        let secrets = if is_line { secret_flags(&bytes, flags) } else { secret_variables(&bytes, variables) };
+        for (start, end) in secrets {
             memory.write_all_at(&vec![0; end - start], place.0 + start as u64)?;
         }
     }
@@ -69,10 +68,8 @@ fn secret_variables(block: &[u8], variables: &[&str]) -> Vec<Span> {
     found
 }
 
-/// The values of their flags in a command line: `--the-name value` and `--the-name=value`.
-fn secret_flags(block: &[u8], variables: &[&str]) -> Vec<Span> {
-    let flags: Vec<String> =
-        variables.iter().map(|name| format!("--{}", name.to_ascii_lowercase().replace('_', "-"))).collect();
+/// The values of flags in a command line: `--the-name value` and `--the-name=value`.
+fn secret_flags(block: &[u8], flags: &[String]) -> Vec<Span> {
     let is_flag = |text: &[u8]| flags.iter().any(|flag| flag.as_bytes() == text);
     let (mut found, mut is_next) = (Vec::new(), false);
     for (start, item) in items(block) {
@@ -114,7 +111,7 @@ mod tests {
         let spans = secret_variables(environment, &names);
         assert_eq!(shown(environment, spans), "A=1 A_KEY=... A_KEYS=d B_KEY= NOT_A_KEY=e A_KEY");
         let line = b"it\0--a-key\0abc\0--b-key=de\0--a-keys=f\0serve\0--b-key\0--a-key\0g\0--a-key";
-        let spans = secret_flags(line, &names);
+        let spans = secret_flags(line, &["--a-key".to_owned(), "--b-key".to_owned()]);
         assert_eq!(shown(line, spans), "it --a-key ... --b-key=.. --a-keys=f serve --b-key ....... g --a-key");
     }
 

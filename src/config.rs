@@ -235,6 +235,15 @@ pub const SECRET_VARIABLES: [&str; 12] = [
     "OPENCODE_REPLY_TOKEN",
 ];
 
+/// The flags of those variables.
+pub fn secret_flags() -> Vec<String> {
+    let command = Cli::command();
+    let is_secret = |arg: &&clap::Arg| {
+        arg.get_env().and_then(|name| name.to_str()).is_some_and(|name| SECRET_VARIABLES.contains(&name))
+    };
+    command.get_arguments().filter(is_secret).filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
+}
+
 /// Whether this process is a keeper, which has no settings: see [`keeper`].
 pub fn is_keeper() -> bool {
     std::env::args_os().nth(1).is_some_and(|argument| argument == keeper::ARGUMENT)

@@ -33,7 +33,7 @@ pub fn is_needed() -> bool {
 
 /// Starts the server with these arguments, reaps and passes on signals until it has ended, and answers its exit code.
 /// When this process ends, the kernel kills all that is left in the container. The error is a sentence.
-pub fn run(arguments: &[OsString], secret_variables: &[&str]) -> Result<ExitCode, String> {
+pub fn run(arguments: &[OsString], secret_variables: &[&str], secret_flags: &[String]) -> Result<ExitCode, String> {
     let failed = |error: std::io::Error| format!("the server could not be started: {error}");
     // First, so that nothing is missed.
     let mut signals =
@@ -44,7 +44,7 @@ pub fn run(arguments: &[OsString], secret_variables: &[&str]) -> Result<ExitCode
     let server = Command::new(program).args(arguments).process_group(0).spawn().map_err(failed)?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw).ok_or("the server has no process id")?;
     // The server has its own copies. It warns where this cannot be done, and it could not be done there either.
-    let _ = conceal::hide(secret_variables);
+    let _ = conceal::hide(secret_variables, secret_flags);
     for number in signals.forever() {
         match PASSED_ON.iter().find(|(known, _)| *known == number) {
             // It may just have ended.

@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use opencode_api::{
     conceal,
-    config::{Cli, Command, SECRET_VARIABLES, arguments, is_keeper},
+    config::{Cli, Command, SECRET_VARIABLES, arguments, is_keeper, secret_flags},
     init, keeper, serve, server,
 };
 
@@ -20,9 +20,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Healthcheck => said(server::healthcheck(&cli.config).map(|()| ExitCode::SUCCESS)),
-        Command::Serve if init::is_needed() => said(init::run(&arguments(), &SECRET_VARIABLES)),
+        Command::Serve if init::is_needed() => said(init::run(&arguments(), &SECRET_VARIABLES, &secret_flags())),
         Command::Serve => {
-            let hidden = conceal::hide(&SECRET_VARIABLES);
+            let hidden = conceal::hide(&SECRET_VARIABLES, &secret_flags());
             keeper::adopt_orphans();
             said(serve::serve(cli.config, hidden).map(|()| ExitCode::SUCCESS))
         }

@@ -198,7 +198,9 @@ impl Caller {
     /// Refuses what it may not do: `permission_denied`, which names the scope.
     pub fn check(&self, needs: Needs) -> Result<()> {
         match needs {
-            Needs::Nothing | Needs::Token => Ok(()),
+            Needs::Nothing => Ok(()),
+            Needs::Token if self.0.is_known || self.0.scopes == Scopes::all() => Ok(()),
+            Needs::Token => Err(Refusal::unauthenticated().into()),
             Needs::Scope(scope) if self.0.scopes.has(scope) => Ok(()),
             Needs::Scope(scope) => {
                 let detail = format!("this takes a token with the scope \"{}\"", scope.as_str());
@@ -212,8 +214,8 @@ impl Caller {
         self.0.is_known && self.0.scopes.has(Scope::PermissionsReply)
     }
 
-    /// Done when its token is good no more.
-    pub(super) fn ended(&self) -> &CancellationToken {
+    /// Cancelled when its token is good no more.
+    pub fn ended(&self) -> &CancellationToken {
         &self.0.ended
     }
 }

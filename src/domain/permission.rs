@@ -276,7 +276,8 @@ impl OpenCode {
         Ok(())
     }
 
-    fn check_reply_token(&self, token: Option<&ReplyToken>, what: &str) -> Result<()> {
+    /// Refuses who may not answer requests; `what` is what it takes that for.
+    pub(super) fn check_reply_token(&self, token: Option<&ReplyToken>, what: &str) -> Result<()> {
         if Caller::current().is_some_and(|caller| caller.may_reply()) {
             return Ok(());
         }

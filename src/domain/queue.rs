@@ -86,7 +86,7 @@ impl OpenCode {
             let detail = format!("{MAX_WAITING} messages wait already; wait for a turn_completed event, or cancel one");
             return Err(Error::new(Code::AgentBusy, detail));
         }
-        let Wanted { model, parts, limits, key, cancel_on_disconnect, mode } = wanted;
+        let Wanted { model, parts, limits, key, cancel_on_disconnect, mode, may_loosen } = wanted;
         let id = TurnId::generate();
         let turn = Turn {
             id: id.clone(),
@@ -107,7 +107,7 @@ impl OpenCode {
             last_cursor: None,
         };
         let key = key.map(|key| key.accepted(Accepted::Turn(id.clone())));
-        let wish = QueuedWish { parts, limits, cancel_on_disconnect, mode };
+        let wish = QueuedWish { parts, limits, cancel_on_disconnect, mode, may_loosen };
         self.0.store.append(Batch::new().queue(QueuedTurn { turn, wish }).key(key)).await?;
         self.0.queue.add(id.clone());
         if cancel_on_disconnect {
@@ -158,7 +158,9 @@ impl OpenCode {
                         limits: wish.limits,
                         key: None,
                         cancel_on_disconnect: false,
-                        mode: wish.mode,
+                        // The session's may have been tightened since.
+                        mode: wish.mode.filter(|mode| wish.may_loosen || *mode >= self.0.requests.mode()),
+                        may_loosen: wish.may_loosen,
                     };
                     self.accept(wanted, turn.id, turn.user_message_id).await?;
                     self.0.queue.remove(&id);

@@ -12,14 +12,15 @@ use sha2::{Digest, Sha256};
 
 use super::{
     OpenCode,
+    access::Caller,
     cursor::Cursor,
     error::{Code, Error, Result},
     store::{Accepted, FoundKey, NewKey},
 };
 
-/// Most characters of a key.
 /// How long a key is kept.
 pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most characters of a key.
 const MAX_KEY: usize = 255;
 
 /// A client's own name for a request that it may send again.
@@ -66,7 +67,12 @@ impl Keyed {
     /// A request of an operation. `wish` is all that is asked for, and the same through every door.
     pub(super) fn new(key: IdempotencyKey, operation: &str, wish: &impl Serialize) -> Result<Self> {
         let wish = serde_json::to_vec(&(operation, wish)).map_err(Error::internal)?;
-        Ok(Self { name: key.0, fingerprint: Sha256::digest(wish).to_vec() })
+        // Each token has keys of its own. No key has a line break in it.
+        let name = match Caller::current().and_then(|caller| caller.token_id().cloned()) {
+            Some(id) => format!("{id}\n{}", key.0),
+            None => key.0,
+        };
+        Ok(Self { name, fingerprint: Sha256::digest(wish).to_vec() })
     }
 
     /// What is stored with what was accepted.

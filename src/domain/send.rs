@@ -151,6 +151,8 @@ pub(super) struct Wanted {
     pub(super) key: Option<Keyed>,
     pub(super) cancel_on_disconnect: bool,
     pub(super) mode: Option<PermissionMode>,
+    /// Whether who sends it may loosen the session's mode.
+    pub(super) may_loosen: bool,
 }
 
 /// What came of a message.
@@ -201,6 +203,7 @@ impl OpenCode {
         }
         let mode = wish.permission_mode;
         mode.map(|mode| self.check_mode(mode, wish.token.as_ref())).transpose()?;
+        let may_loosen = self.check_reply_token(wish.token.as_ref(), "").is_ok();
         let SendMessage { parts, attachments, text, model, budget, cancel_on_disconnect, when_busy, turn_id, .. } =
             wish;
         let budgets = &self.0.settings.budgets;
@@ -213,7 +216,7 @@ impl OpenCode {
         };
         let model = self.model_for(model.as_deref()).await?;
         refuse_unpriced(&model, &limits, budgets)?;
-        let wanted = Wanted { model, parts, limits, key, cancel_on_disconnect, mode };
+        let wanted = Wanted { model, parts, limits, key, cancel_on_disconnect, mode, may_loosen };
         let domain = self.clone();
         // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.
         let accepting = async move {
@@ -278,6 +281,13 @@ impl OpenCode {
                     if turn_id.is_some_and(|wanted| wanted != running.id().as_str()) {
                         return Err(stale(&format!("another turn runs: {}", running.id())));
                     }
+                    // Its model does what this says, in the turn's mode and not in the session's.
+                    if running.mode().is_some_and(|mode| mode < self.0.requests.mode()) && !wanted.may_loosen {
+                        self.check_reply_token(
+                            None,
+                            "to steer a turn whose permission mode is looser than the session's",
+                        )?;
+                    }
                     match running.steering().announce() {
                         Ok(coming) => return self.steer(wanted, &running, coming, here).await,
                         Err(Closed::Full) => {
@@ -295,7 +305,7 @@ impl OpenCode {
 
     /// Stores a message for the running turn.
     async fn steer(&self, wanted: Wanted, running: &Running, coming: Coming<'_>, here: Cursor) -> Result<Outcome> {
-        let Wanted { model, parts, limits: _, key, cancel_on_disconnect: _, mode: _ } = wanted;
+        let Wanted { model, parts, limits: _, key, cancel_on_disconnect: _, mode: _, may_loosen: _ } = wanted;
         let id = running.id().clone();
         let session = self.session_made_at_need().await?;
         let message = user_message(session.id, MessageId::generate(), &id, &model, parts);
@@ -313,7 +323,7 @@ impl OpenCode {
         turn_id: TurnId,
         message_id: MessageId,
     ) -> Result<(TurnId, Cursor)> {
-        let Wanted { model, parts, limits, key, cancel_on_disconnect, mode } = wanted;
+        let Wanted { model, parts, limits, key, cancel_on_disconnect, mode, may_loosen: _ } = wanted;
         let mut session = self.session_made_at_need().await?;
         let used = match self.0.settings.budgets.session {
             Limits { model_calls: None, seconds: None, tokens: None, usd: None } => Used::default(),

@@ -21,6 +21,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
 fn of(path: &str) -> Needs {
     match path.strip_prefix("/opencode.v1.OpenCodeService/") {
         Some(method) => needs(&verb(method)).unwrap_or(Needs::Scope(Scope::Admin)),
+        None if path.starts_with("/grpc.health.v1.Health/") => Needs::Nothing,
         None => Needs::Token,
     }
 }

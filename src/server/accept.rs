@@ -15,7 +15,10 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
@@ -35,6 +38,8 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIME: Duration = Duration::from_secs(10);
 /// Most headers of an h1 request.
 const MAX_HEADERS: usize = 64;
+/// How long the rest of HTTP/2's first bytes is waited for at a time.
+const HALF_A_PREFACE: Duration = Duration::from_millis(20);
 /// After a failed accept (no file descriptors left): time for others to go.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,11 +52,12 @@ pub(super) async fn serve(
     closing: CancellationToken,
     grace: Duration,
 ) {
+    let header_time = Duration::from_secs(limits.header_seconds);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_seconds))
+        .header_read_timeout(header_time)
         .max_headers(MAX_HEADERS)
         .max_buf_size((limits.max_header_bytes as usize).max(SEND_BUFFER));
     builder
@@ -99,13 +105,18 @@ pub(super) async fn serve(
             }
             stall::guard(response, &stalls, &cut)
         });
-        let connection = builder.serve_connection_with_upgrades(
-            TokioIo::new(Lingering::new(stream, unread)),
-            TowerToHyperService::new(service),
-        );
-        let connection = graceful.watch(connection.into_owned());
+        let (builder, watcher, closing) = (builder.clone(), graceful.watcher(), closing.clone());
         tokio::spawn(async move {
             let _place = place;
+            tokio::select! {
+                speaks = speaks(&stream, header_time) => if !speaks {
+                    return;
+                },
+                () = closing.cancelled() => return,
+            }
+            let stream = TokioIo::new(Lingering::new(stream, unread));
+            let connection = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(service));
+            let connection = watcher.watch(connection.into_owned());
             tokio::select! {
                 // A client that goes away is no news.
                 _ = connection => {}
@@ -115,4 +126,22 @@ pub(super) async fn serve(
     }
     drop(listener);
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
+}
+
+/// Waits until a client has said which HTTP it speaks; false where that takes too long. That version is read without a limit
+/// by what comes behind.
+async fn speaks(stream: &TcpStream, time: Duration) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let told = async {
+        let mut bytes = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut bytes).await {
+                Ok(0) | Err(_) => return false,
+                Ok(count) if count == PREFACE.len() || bytes[..count] != PREFACE[..count] => return true,
+                // What is there already would be told again at once.
+                Ok(_) => tokio::time::sleep(HALF_A_PREFACE).await,
+            }
+        }
+    };
+    tokio::time::timeout(time, told).await.unwrap_or(false)
 }

@@ -20,6 +20,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{
     failures::Failures,
@@ -63,7 +64,7 @@ impl Guard {
         }
         let trusts_proxy = access.trust_proxy;
         let hosts = Hosts::new(&access.allowed_hosts, origins, ports, trusts_proxy)?;
-        let traffic = Traffic::new(&config.requests);
+        let traffic = Traffic::new(&config.requests, access.asks_for_tokens());
         Ok(Self { domain, hosts, failures: Failures::default(), traffic, trusts_proxy })
     }
 
@@ -108,7 +109,7 @@ impl Guard {
 
     /// Where a request comes from.
     fn address(&self, request: &Request) -> Option<IpAddr> {
-        let forwarded = request.headers().get("x-forwarded-for").filter(|_| self.trusts_proxy);
+        let forwarded = request.headers().get_all("x-forwarded-for").iter().next_back().filter(|_| self.trusts_proxy);
         // The last one is of the proxy next to us; those before it are what others claimed.
         let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
         last.or_else(|| request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip()))
@@ -119,7 +120,7 @@ impl Guard {
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
 }
 
 /// Takes the ticket out of a request, so that nobody behind here sees it.
@@ -146,7 +147,9 @@ fn take_ticket(request: &mut Request) -> Option<String> {
 
 /// Lets a request in as its caller, or has it refused by the door that it came to.
 pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    let is_counted = !is_probe(request.uri().path());
+    // A watch of health stays, and is a stream like any other.
+    let path = request.uri().path();
+    let is_counted = !is_probe(path) || path.ends_with("/Watch");
     let admitted = guard.admit(&mut request).and_then(|(caller, ticket)| {
         let traffic = if is_counted { Some(guard.traffic.admit(&caller)?) } else { None };
         Ok((caller, ticket, traffic))
@@ -156,9 +159,20 @@ pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request,
             if let (Some(id), Some(record)) = (caller.token_id(), request.extensions().get::<Record>()) {
                 record.set_token(id.clone());
             }
+            let ended = caller.ended().clone();
+            let upload = Some(ended.clone()).filter(|_| caller.token_id().is_some());
+            let request = request.map(|body| match body.is_end_stream() {
+                true => body,
+                false => Body::new(Held { body, ended: upload, _held: () }),
+            });
             let response = caller.calling(next.run(request)).await;
             let held = (ticket, traffic.map(Admitted::answers));
-            response.map(|body| if body.is_end_stream() { body } else { Body::new(Held { body, _held: held }) })
+            response.map(|body| match HttpBody::size_hint(&body).exact() {
+                Some(0) => body,
+                // A file; what is a stream says itself why it ends.
+                Some(_) => Body::new(Held { body, ended: Some(ended), _held: held }),
+                None => Body::new(Held { body, ended: None, _held: held }),
+            })
         }
         Err(refusal) => {
             request.extensions_mut().insert(refusal);
@@ -170,6 +184,8 @@ pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request,
 /// A body that is on its way, and what ends with it.
 struct Held<T> {
     body: Body,
+    /// Cancelled when its caller's token is good no more.
+    ended: Option<CancellationToken>,
     _held: T,
 }
 
@@ -181,6 +197,9 @@ impl<T: Unpin> http_body::Body for Held<T> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        if self.ended.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::other("the token is good no more")))));
+        }
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -82,7 +82,7 @@ impl Server {
     /// Serves until `stop` is done; then drains: the running turn has its time, and streams and connections end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { domain, router, listeners, stalls, limits, drain } = self;
-        let connections = Arc::new(Semaphore::new(limits.max_connections as usize));
+        let connections = Arc::new(Semaphore::new(most_connections(&limits)));
         domain.warm_up();
         let closing = CancellationToken::new();
         let watching = tokio::spawn(Arc::clone(&stalls).run(closing.clone()));
@@ -104,6 +104,14 @@ impl Server {
         }
         let _ = watching.await;
     }
+}
+
+/// Connections may take most of the file descriptors that there are, and leave some for files.
+fn most_connections(limits: &RequestLimits) -> usize {
+    const FOR_FILES: u64 = 128;
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = descriptors.saturating_sub(FOR_FILES).max(FOR_FILES / 2).min(u64::from(limits.max_connections));
+    usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 /// Binds the ports. The error is a sentence that names the setting.

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod access_holes;
 mod access_tokens;
 mod agent;
 mod bad_calls;

@@ -22,8 +22,8 @@ use crate::domain::{
 pub(in crate::domain) const IDLE: Duration = Duration::from_secs(60);
 /// How long it can be used at all.
 pub(in crate::domain) const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
-/// Most tickets at once.
-const MAX_TICKETS: usize = 1000;
+/// Most tickets at once of one token.
+const MAX_TICKETS: usize = 200;
 /// Bytes of the longest path.
 const MAX_PATH: usize = 8192;
 
@@ -97,11 +97,13 @@ impl OpenCode {
         let ticket = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         let at = Instant::now();
         let mut out = lock(&self.0.tickets.0);
-        if out.len() >= MAX_TICKETS {
+        let of =
+            |out: &HashMap<_, Out>| out.values().filter(|known| known.caller.token_id() == caller.token_id()).count();
+        if of(&out) >= MAX_TICKETS {
             out.retain(|_, known| known.is_good(at));
         }
-        if out.len() >= MAX_TICKETS {
-            let detail = format!("{MAX_TICKETS} tickets are out, which is the most");
+        if of(&out) >= MAX_TICKETS {
+            let detail = format!("{MAX_TICKETS} tickets of this token are out, which is the most");
             return Err(Error::new(Code::RateLimited, detail).retry_after(IDLE));
         }
         let known = Out { path: path.clone(), origin, caller, made: at, open: 0, idle_since: at };

@@ -111,10 +111,19 @@ impl Tokens {
             Known { hash, scopes, expires: None, caller: Caller::with_token(OWN_ID, scopes) }
         });
         let read = match &settings.file {
-            Some(file) if file.canonicalize().is_ok_and(|file| file.starts_with(workspace)) => {
+            Some(file) if lies_in(workspace, file) => {
                 return Err(wrong("lies inside the workspace, where the agent could change it; keep it elsewhere"));
             }
-            Some(file) => read(file, &[])?,
+            Some(file) => {
+                if rustix::fs::access(file, rustix::fs::Access::WRITE_OK).is_ok() {
+                    tracing::warn!(
+                        file = %file.display(),
+                        "the agent's commands run as the user of this process, who may write the file of tokens: they could give \
+                         themselves one; let another user own it"
+                    );
+                }
+                read(file, &[])?
+            }
             None => Vec::new(),
         };
         Ok(Self { own, file: settings.file.clone(), read: RwLock::new(read.into()) })
@@ -193,6 +202,12 @@ impl OpenCode {
     }
 }
 
+/// Whether a file is in the workspace, by where it is or by where its name stands: there it could be replaced.
+fn lies_in(workspace: &Path, file: &Path) -> bool {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    [file, folder].iter().any(|path| path.canonicalize().is_ok_and(|path| path.starts_with(workspace)))
+}
+
 fn stamp(file: &Path) -> Option<Stamp> {
     let data = fs::metadata(file).ok()?;
     Some((data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
@@ -219,6 +234,9 @@ fn read(file: &Path, before: &[Known]) -> Result<Vec<Known>> {
         }
         let hash = TokenHash::parse(&sha256)
             .ok_or_else(|| wrong(format!("{place}: the sha256 of \"{id}\" is not of 64 hexadecimal digits")))?;
+        if hash == TokenHash::of(b"") {
+            return Err(wrong(format!("{place}: the sha256 of \"{id}\" is that of no token at all")));
+        }
         let scopes = Scopes::of(&scopes);
         let same = before.iter().find(|old| {
             old.hash == hash && old.scopes == scopes && old.caller.token_id().is_some_and(|old| **old == *id)

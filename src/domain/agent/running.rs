@@ -101,7 +101,7 @@ impl Running {
     }
 
     /// Its own permission mode.
-    pub(super) fn mode(&self) -> Option<PermissionMode> {
+    pub(in crate::domain) fn mode(&self) -> Option<PermissionMode> {
         self.mode.get().copied()
     }
 

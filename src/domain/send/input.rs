@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::{Attachment, InputBinary, InputPart, InputText, MAX_PARTS};
 use crate::domain::{
     OpenCode, Settings,
+    access::{Caller, Needs, Scope},
     error::{Code, Error, Result},
     part::{Binary, Data, Part, Text, json_len},
 };
@@ -114,6 +115,9 @@ impl OpenCode {
     async fn read_binary(&self, field: &str, path: &str, mime_type: Option<String>) -> Result<Part> {
         if path.len() > MAX_PATH {
             return Err(Error::field(format!("{field}.path"), format!("must have 1 to {MAX_PATH} bytes")));
+        }
+        if let Some(caller) = Caller::current() {
+            caller.check(Needs::Scope(Scope::FilesRead)).map_err(|error| error.inside(field))?;
         }
         let read = self.0.workspace.read_for_client(path, self.0.settings.max_attachment_bytes).await;
         let (data, found) = read.map_err(|error| error.inside(field))?;

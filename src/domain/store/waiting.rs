@@ -39,6 +39,9 @@ pub(crate) struct QueuedWish {
     /// Its own permission mode.
     #[serde(default)]
     pub mode: Option<PermissionMode>,
+    /// Whether who sent it may loosen the session's mode.
+    #[serde(default)]
+    pub may_loosen: bool,
 }
 
 /// Stores a turn that waits.

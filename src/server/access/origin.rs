@@ -45,7 +45,8 @@ impl Hosts {
             // Some requests of a page have no Origin, such as that for an image; a link that is followed is no call.
             let says = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
             let is_followed = says("sec-fetch-mode", "navigate") && *request.method() == Method::GET;
-            return says("sec-fetch-site", "cross-site") && !is_followed && !self.origins.iter().any(|it| it == "*");
+            let is_others = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
+            return is_others && !is_followed && !self.origins.iter().any(|it| it == "*");
         };
         let Ok(origin) = origin.to_str() else { return true };
         !self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) && !self.is_own_origin(origin, request)

@@ -15,17 +15,24 @@ use crate::{
 
 /// Seconds of requests that may come at once.
 const BURST: f64 = 10.0;
+/// Most answers on their way to all together who show no token where one is asked for: pages and watchers of health.
+const STRANGERS: u32 = 64;
 
 /// What is going on, by token. There are as many entries as tokens, and one for who has none.
 pub(super) struct Traffic {
     requests: Arc<Semaphore>,
+    max_requests: u32,
     max_streams: u32,
+    /// Of those without a token.
+    max_without: u32,
     per_second: Option<u32>,
     of: Arc<Mutex<HashMap<Option<Arc<str>>, Of>>>,
 }
 
 struct Of {
     open: u32,
+    /// Those that have no answer yet.
+    working: u32,
     /// Requests that may come now.
     left: f64,
     at: Instant,
@@ -40,8 +47,11 @@ pub(super) struct Admitted {
 }
 
 impl Traffic {
-    pub(super) fn new(limits: &RequestLimits) -> Self {
+    pub(super) fn new(limits: &RequestLimits, asks_for_tokens: bool) -> Self {
         Self {
+            // One token leaves some for the others, or nobody could cancel or answer what one of them has begun.
+            max_requests: if asks_for_tokens { (limits.max_requests / 4 * 3).max(1) } else { limits.max_requests },
+            max_without: if asks_for_tokens { STRANGERS.min(limits.max_streams) } else { limits.max_streams },
             requests: Arc::new(Semaphore::new(limits.max_requests as usize)),
             max_streams: limits.max_streams,
             per_second: limits.requests_per_second,
@@ -55,7 +65,7 @@ impl Traffic {
         let now = Instant::now();
         let mut all = lock(&self.of);
         let burst = f64::from(self.per_second.unwrap_or(0)) * BURST;
-        let of = all.entry(token_id.clone()).or_insert(Of { open: 0, left: burst, at: now });
+        let of = all.entry(token_id.clone()).or_insert(Of { open: 0, working: 0, left: burst, at: now });
         if let Some(per_second) = self.per_second {
             let rate = f64::from(per_second);
             of.left = (of.left + now.duration_since(of.at).as_secs_f64() * rate).min(burst);
@@ -69,16 +79,19 @@ impl Traffic {
                 .retry_after(wait));
             }
         }
-        if of.open >= self.max_streams {
+        let most = if token_id.is_some() { self.max_streams } else { self.max_without };
+        if of.open >= most {
             let detail = "too many answers are on their way to this token; OPENCODE_MAX_STREAMS";
             return Err(Refusal::new(Code::RateLimited, detail).retry_after(Duration::from_secs(1)));
         }
-        let Ok(working) = Arc::clone(&self.requests).try_acquire_owned() else {
+        let working = Arc::clone(&self.requests).try_acquire_owned().ok().filter(|_| of.working < self.max_requests);
+        let Some(working) = working else {
             let detail = "too many requests at once; OPENCODE_MAX_REQUESTS";
             return Err(Refusal::new(Code::Unavailable, detail).retry_after(Duration::from_secs(1)));
         };
         of.left -= 1.0;
         of.open += 1;
+        of.working += 1;
         drop(all);
         Ok(Admitted { of: Arc::clone(&self.of), token_id, working: Some(working) })
     }
@@ -87,13 +100,22 @@ impl Traffic {
 impl Admitted {
     /// The answer begins: what is left of it is its body.
     pub(super) fn answers(mut self) -> Self {
-        self.working = None;
+        self.has_answer();
         self
+    }
+
+    fn has_answer(&mut self) {
+        if self.working.take().is_some()
+            && let Some(of) = lock(&self.of).get_mut(&self.token_id)
+        {
+            of.working -= 1;
+        }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        self.has_answer();
         if let Some(of) = lock(&self.of).get_mut(&self.token_id) {
             of.open -= 1;
         }
