@@ -82,6 +82,12 @@ fi
 
 ask GET /health
 expect health "serves" 200 '"status":"serving"' '"store":"ok"' '^x-request-id: .'
+ask GET /livez
+expect livez "lives" 200
+ask GET /readyz
+expect readyz "takes clients" 200
+ask GET /metrics
+expect metrics "tells the requests that have ended" 200 '^opencode_requests_total\{'
 ask GET /openapi.json
 expect document "is served" 200 '"openapi": ?"3\.1'
 cp "$body" "$temp/openapi.json"
