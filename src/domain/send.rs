@@ -47,7 +47,8 @@ pub struct SendMessage {
     pub model: Option<String>,
     /// Limits of this turn, at most those of the settings.
     pub budget: Option<Budget>,
-    /// What the agent may do without asking in this turn; as the session has it if absent. Loosening takes the reply token.
+    /// What the agent may do without asking in this turn; as the session has it if absent. Loosening takes the scope
+    /// `permissions:reply`, or the reply token where nobody is asked for tokens.
     #[schema(inline)]
     pub permission_mode: Option<PermissionMode>,
     /// Cancel the turn 10 s after the last view of it has gone: the stream of this request or of a repeat, a wait for
@@ -186,6 +187,7 @@ impl OpenCode {
         {
             return self.join(found, after).await;
         }
+        self.refuse_when_draining()?;
         if wish.turn_id.is_some() && wish.when_busy != WhenBusy::Steer {
             return Err(Error::field("turn_id", "is for a message that steers: set when_busy to steer"));
         }

@@ -90,7 +90,8 @@ pub struct UpdateSession {
     /// The new title, at most 200 characters.
     #[schema(max_length = 200)]
     pub title: Option<String>,
-    /// What the agent may do without asking. Loosening it takes the reply token.
+    /// What the agent may do without asking. Loosening it takes the scope `permissions:reply`, or the reply token where nobody
+    /// is asked for tokens.
     #[schema(inline)]
     pub permission_mode: Option<PermissionMode>,
     /// What the client shows.

@@ -58,11 +58,12 @@ pub(super) async fn evaluate_permission(
 
 /// Answers a permission request.
 ///
-/// The first answer wins; a second one is `already_resolved`. It takes the reply token, which the server prints when it is
-/// started: a command that the agent runs could call here too.
+/// The first answer wins; a second one is `already_resolved`. It takes a token with the scope `permissions:reply`; where
+/// nobody is asked for tokens, the reply token, which the server prints when it is started: a command that the agent runs could
+/// call here too.
 #[utoipa::path(post, path = "/agent/permissions/{id}", tag = "agent", request_body = ReplyPermission, params(
     ("id" = String, Path, description = "The request's id"),
-    ("X-Reply-Token" = Option<String>, Header, description = "The reply token; without it the answer is `permission_denied`"),
+    ("X-Reply-Token" = Option<String>, Header, description = "The reply token, where nobody is asked for tokens; without it the answer is `permission_denied`"),
 ), responses(
     (status = 200, description = "The request as it was resolved", body = Permission, headers(("Event-Cursor" = String, description = "Follow the events from here"))),
     (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),

@@ -62,9 +62,9 @@ pub(super) async fn get_session(
 
 /// Changes the session's title or its permission mode.
 ///
-/// Loosening the mode takes the reply token.
+/// Loosening the mode takes the scope `permissions:reply` too; where nobody is asked for tokens, the reply token.
 #[utoipa::path(patch, path = "/session", tag = "session", request_body = UpdateSession, params(
-    ("X-Reply-Token" = Option<String>, Header, description = "The reply token, to loosen the permission mode"),
+    ("X-Reply-Token" = Option<String>, Header, description = "The reply token, to loosen the permission mode where nobody is asked for tokens"),
 ), responses(
     (status = 200, description = "The session as it is now", body = Session, headers(("Event-Cursor" = String, description = "Follow the events from here"))),
     (status = "default", description = "An error", body = Problem, content_type = "application/problem+json"),

@@ -100,7 +100,8 @@ fn closed(error: &Error, cursor: Cursor) -> Bytes {
     let data = json!({
         "type": "stream_closed",
         "code": code,
-        "retryable": true,
+        // With the same token it is of no use.
+        "retryable": error.code() != crate::domain::Code::Unauthenticated,
         "retry_after_ms": error.retry_after_hint().map_or(1000, |after| after.as_millis() as u64),
     });
     frame(Sse::default().id(cursor.to_string()).event("stream_closed").data(data.to_string()))

@@ -250,8 +250,13 @@ async fn where_nobody_is_asked_for_a_token_the_host_has_to_be_ours() {
     let base: tonic::transport::Endpoint = server.rest.base.parse().expect("an address");
     for (name, is_ours) in [("http://evil.example", false), ("http://api.example", true)] {
         let channel = base.clone().origin(name.parse().expect("a name")).connect().await.expect("a connection");
-        let rpc = Rpc::over(channel, &server.rest.base);
-        assert_eq!(rpc.unary("GetSession", &json!({})).await.is_ok(), is_ours, "{name}");
-        assert!(rpc.unary("Health", &json!({})).await.is_ok(), "probes come by any name");
+        let host = name.trim_start_matches("http://");
+        for rpc in [Rpc::over(channel, &server.rest.base), Rpc::web(&server.rest.base).header("host", host)] {
+            for (method, _) in scopes_of_rpcs() {
+                let answer = rpc.post(&format!("/opencode.v1.OpenCodeService/{method}"), Vec::new()).await;
+                let is_refused = answer.is_err_and(|status| status.message().contains("Host"));
+                assert_eq!(is_refused, !is_ours && !OPEN.contains(&&*snake(&method)), "{method} at {name}");
+            }
+        }
     }
 }

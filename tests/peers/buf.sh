@@ -54,6 +54,4 @@ refused() {
 }
 refused 3 SendMessage '{"parts": [], "model": "mock/demo"}'
 has "$temp/error" google.rpc.ErrorInfo google.rpc.BadRequest
-refused 12 GetCapabilities '{}'
-has "$temp/error" 'not served yet'
 echo "buf: done"

@@ -23,8 +23,11 @@ EVENT = {
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
+    # This server asks for no token, and schemathesis would make some up: who is let in is for tests/it/access.rs.
+    del raw_schema["components"]["securitySchemes"]
     for operations in raw_schema["paths"].values():
         for operation in operations.values():
+            del operation["security"]
             for answer in operation["responses"].values():
                 if "text/event-stream" in answer.get("content", {}):
                     answer["content"]["text/event-stream"]["schema"] = EVENT

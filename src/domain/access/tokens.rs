@@ -227,6 +227,9 @@ fn read(file: &Path, before: &[Known]) -> Result<Vec<Known>> {
     let mut known = Vec::with_capacity(tokens.len());
     for Entry { id, sha256, scopes, expires } in tokens {
         let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        if id == OWN_ID {
+            return Err(wrong(format!("{place}: the id \"{OWN_ID}\" is that of the token of OPENCODE_API_TOKEN")));
+        }
         if id.is_empty() || id.len() > MAX_ID || !id.chars().all(fits) {
             return Err(wrong(format!(
                 "{place}: the id {id:?} is not of 1 to {MAX_ID} letters, digits, `.`, `-`, `_`"

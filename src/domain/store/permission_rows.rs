@@ -120,3 +120,48 @@ fn permission(connection: &Connection, id: &str) -> rusqlite::Result<Option<Perm
         .optional()?;
     text.map(|text| super::read::parse(&text)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::{Batch, Names, Retention, Store};
+    use crate::domain::{
+        event::{EventKind, ModelChanged, PermissionResolved},
+        permission::{PermissionDecision, PermissionResolver},
+    };
+
+    /// The figure of the README: beside a sync of the disk, which both have.
+    #[tokio::test]
+    async fn a_decision_adds_less_than_a_millisecond() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let retention = Retention { age: Duration::from_secs(3600), bytes: 1 << 30 };
+        let names = Names { provider: |_| "other", tool: |_| "other" };
+        let store = Store::open(folder.path(), retention, names).expect("a log");
+        let act = || {
+            let changed = ModelChanged { model: "mock/demo".into(), previous: None };
+            Batch::new().event(None, EventKind::ModelChanged(changed))
+        };
+        let decision = EventKind::PermissionResolved(PermissionResolved {
+            permission_id: None,
+            decision: PermissionDecision::AllowOnce,
+            by: PermissionResolver::Rule,
+            reason: Some("the rule `cargo test *`".into()),
+            tool_call_id: "call_1".to_owned().into(),
+            tool_name: "bash".into(),
+        });
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for round in 0..300 {
+            for has_decision in [round % 2 == 0, round % 2 != 0] {
+                let batch = if has_decision { act().event(None, decision.clone()) } else { act() };
+                let began = Instant::now();
+                store.append(batch).await.expect("it is stored");
+                if has_decision { &mut with } else { &mut without }.push(began.elapsed());
+            }
+        }
+        with.sort_unstable();
+        without.sort_unstable();
+        println!("with a decision: median {:?}; without: {:?}", with[150], without[150]);
+        assert!(with[150] < without[150] + Duration::from_millis(1), "{:?} {:?}", with[150], without[150]);
+    }
+}
