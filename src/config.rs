@@ -332,7 +332,12 @@ impl Config {
             max_file_bytes: self.requests.max_file_bytes,
             max_text_bytes: self.requests.max_text_bytes,
             max_attachment_bytes: self.requests.max_attachment_bytes,
-            request_limits: self.requests.by_name(),
+            request_limits: {
+                let mut limits = self.requests.by_name();
+                limits.insert("stall_s".into(), self.stall_seconds);
+                limits.insert("drain_s".into(), self.lifecycle.drain_timeout);
+                limits
+            },
             permissions: self.permissions.settings()?,
             access: self.access.settings()?,
             watchdog: self.lifecycle.patience(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{OpenCode, access, follow, part, store, workspace};
+use super::{OpenCode, Picodollars, access, follow, part, store, workspace};
 
 /// What this server can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +50,11 @@ const FEATURES: [&str; 16] = [
     "timeline",
 ];
 
+/// Millionths of a dollar.
+fn micros(limit: Option<Picodollars>) -> Option<u64> {
+    u64::try_from(limit?.0 / 1_000_000).ok()
+}
+
 impl OpenCode {
     /// What this server can do, and its limits.
     pub fn get_capabilities(&self) -> Capabilities {
@@ -64,6 +69,7 @@ impl OpenCode {
             ("max_events_per_page", Some(follow::MAX_PAGE as u64)),
             ("max_items_per_page", Some(super::list::MAX_LIMIT.into())),
             ("max_part_bytes", Some(part::PART_LIMIT as u64)),
+            ("max_files_per_page", Some(super::file::list::MAX_LIMIT.into())),
             ("max_parts", Some(super::send::MAX_PARTS as u64)),
             ("max_waiting_messages", Some(super::queue::MAX_WAITING as u64)),
             ("idempotency_key_s", Some(super::repeat::KEPT.as_secs())),
@@ -73,14 +79,20 @@ impl OpenCode {
             ("versions_kept", Some(settings.versions.kept)),
             ("versions_bytes", Some(settings.versions.stored_bytes)),
             ("version_wait_s", s(settings.versions.wait)),
+            ("version_s", s(settings.versions.time)),
+            ("version_bytes", Some(settings.versions.bytes)),
+            ("first_token_s", s(settings.providers.first_token)),
+            ("between_tokens_s", s(settings.providers.between_tokens)),
             ("ticket_idle_s", s(access::TICKET_IDLE)),
             ("ticket_life_s", s(access::TICKET_LIFE)),
             ("turn_model_calls", turn.model_calls),
             ("turn_s", turn.seconds),
             ("turn_tokens", turn.tokens),
+            ("turn_usd_micros", micros(turn.usd)),
             ("session_model_calls", session.model_calls),
             ("session_s", session.seconds),
             ("session_tokens", session.tokens),
+            ("session_usd_micros", micros(session.usd)),
         ];
         let mut limits = settings.request_limits.clone();
         limits.extend(known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));

@@ -2,7 +2,7 @@
 //! know text alone hand over its UTF-8.
 
 mod conditions;
-mod list;
+pub(super) mod list;
 mod raw;
 mod read;
 mod write;

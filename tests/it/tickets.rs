@@ -90,7 +90,8 @@ async fn without_tokens_tickets_change_nothing() {
 }
 
 async fn what_a_server_can_do_is_told(door: Door) {
-    let setup = guarded().env("OPENCODE_MAX_TEXT_BYTES", 1000).env("OPENCODE_TURN_TOKENS", 77);
+    let setup =
+        guarded().env("OPENCODE_MAX_TEXT_BYTES", 1000).env("OPENCODE_TURN_TOKENS", 77).env("OPENCODE_TURN_USD", "0.5");
     let server = setup.env("OPENCODE_RETENTION_HOURS", 2).start();
     let client = server.through(door).bearer(&token("no-read"));
     let told = client.get_capabilities().await.expect("capabilities").body;
@@ -98,7 +99,16 @@ async fn what_a_server_can_do_is_told(door: Door) {
     assert!(told["features"]["queue"] == true && told["features"].get("sandbox").is_none());
     assert_eq!(told["sandbox"], json!({"kind": "none", "active": false}));
     let limits = &told["limits"];
-    for (name, value) in [("max_text_bytes", 1000), ("turn_tokens", 77), ("retention_s", 7200), ("heartbeat_s", 15)] {
+    for (name, value) in [
+        ("max_text_bytes", 1000),
+        ("turn_tokens", 77),
+        ("turn_usd_micros", 500_000),
+        ("retention_s", 7200),
+        ("heartbeat_s", 15),
+        ("stall_s", 60),
+        ("drain_s", 0),
+        ("max_files_per_page", 10_000),
+    ] {
         assert_eq!(limits[name], value, "{limits}");
     }
     assert!(limits.get("session_tokens").is_none(), "what is not limited is absent: {limits}");

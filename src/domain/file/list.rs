@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// Most files of a page, and how many there are where the request names no number.
-const MAX_LIMIT: u32 = 10_000;
+pub(in crate::domain) const MAX_LIMIT: u32 = 10_000;
 /// Bytes that the files of a page may have as JSON, so that no answer is over 3 MiB.
 const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024 - 16 * 1024;
 /// Bytes of a file's JSON beside its path, its type and what it points to.
