@@ -232,13 +232,15 @@ async fn sigterm_ends_streams_and_turn_and_then_the_process() {
         assert_eq!(last.get("seq"), None, "frames are no events");
     };
     // Who follows the turn sees its end, and who follows the log why the stream ends.
-    let ending = turn.rest().await;
-    let followed = follower.rest().await;
-    assert_eq!(&followed[followed.len() - 1 - ending.len()..followed.len() - 1], ending);
-    ended_as_interrupted(&ending);
+    let (ending, followed) = (turn.rest().await, follower.rest().await);
     for events in [&followed, &messages.rest().await] {
         closed(events);
     }
+    // Without the frames: where between the events a stream tells of the drain is its own affair.
+    let [ending, followed] =
+        [ending, followed].map(|all| all.into_iter().filter(|event| !event.json["seq"].is_null()).collect::<Vec<_>>());
+    assert_eq!(&followed[followed.len() - ending.len()..], ending);
+    ended_as_interrupted(&ending);
     assert_eq!(soon("the end of the server", server.ended()).await.code(), Some(0));
     model.left(1).await;
 
