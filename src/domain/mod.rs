@@ -52,6 +52,8 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::keeper;
+
 pub use access::{
     AccessSettings, Caller, CreateTicket, Needs, Refusal, Scope, Scopes, Ticket, TicketUse, TokenHash, needs,
 };
@@ -198,7 +200,8 @@ impl OpenCode {
             let settings = settings.clone();
             workspace::blocking(move || open_folders(&settings)).await
         };
-        let (workspace, store) = opened?;
+        let (workspace, store, data_dir) = opened?;
+        let settings = Settings { data_dir, ..settings };
         let catalogue = model::Catalogue::new(settings.providers.clone()).map_err(OpenError::Setting)?;
         let rules = permission::rules_of(&settings, &workspace).map_err(OpenError::Setting)?;
         let tokens = access::Tokens::open(&settings.access, workspace.root()).map_err(OpenError::Setting)?;
@@ -209,6 +212,7 @@ impl OpenCode {
             workspace,
             catalogue,
             requests: permission::Requests::new(settings.permissions.mode),
+            processes: tools::Processes::new(settings.data_dir.clone(), tasks.clone(), stopping.clone()),
             settings,
             tokens,
             tickets: access::Tickets::default(),
@@ -220,7 +224,6 @@ impl OpenCode {
             model_failing: AtomicBool::new(false),
             workspace_seen: Mutex::default(),
             memory: Mutex::default(),
-            processes: tools::Processes::new(tasks.clone(), stopping.clone()),
             snapshots: snapshot::Snapshots::new(),
             queue: queue::Queue::default(),
             at_work: repeat::AtWork::default(),
@@ -292,7 +295,8 @@ impl OpenCode {
     }
 }
 
-fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store), OpenError> {
+/// Opens the folders, and answers the real path of the data directory too.
+fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspace, store::Store, PathBuf), OpenError> {
     workspace::nobodys_settings();
     let workspace = workspace::Workspace::open(&settings.workspace, &settings.data_dir).map_err(|error| {
         let folder = settings.workspace.display();
@@ -310,8 +314,9 @@ fn open_folders(settings: &Settings) -> std::result::Result<(workspace::Workspac
     std::fs::create_dir_all(&data_dir)?;
     let store = store::Store::open(&data_dir, settings.retention, figures::NAMES)?;
     // Only now is it known that nobody else uses them.
+    keeper::end_leftovers(&data_dir);
     remove_leftovers(&scratch(&data_dir));
-    Ok((workspace, store))
+    Ok((workspace, store, data_dir))
 }
 
 /// The path without links and dots, of a folder that need not be there yet.

@@ -54,7 +54,7 @@ impl Ending {
         Self { shell: Some(shell), ..Self::of_orphans(keeper, cgroup) }
     }
 
-    /// Of what the caller has adopted, and who is in this control group.
+    /// Of what is below `root`, the caller or another subreaper, and who is in this control group.
     pub(crate) fn of_orphans(root: u32, cgroup: Option<ControlGroup>) -> Self {
         Self { root, spared: HashSet::new(), shell: None, cgroup, met: BTreeMap::new(), unmet: 0 }
     }
@@ -233,10 +233,10 @@ impl Ending {
     }
 
     /// Sends a signal to just this process, not to another that got its number meanwhile.
-    fn signal(&self, process: &Process, signal: Signal) {
+    pub(super) fn signal(&self, process: &Process, signal: Signal) {
         let Some(pid) = pid_of(process.pid) else { return };
         // Only we reap our children, and not now.
-        if process.parent == self.root {
+        if process.parent == std::process::id() {
             let _ = kill_process(pid, signal);
             return;
         }
@@ -259,7 +259,7 @@ pub(crate) fn pid_of(pid: u32) -> Option<Pid> {
 }
 
 /// The process table, where it is that of the caller's own namespace: numbers of another one mean others here.
-fn own_table(seen: impl FnMut(&Process)) -> io::Result<Vec<Process>> {
+pub(super) fn own_table(seen: impl FnMut(&Process)) -> io::Result<Vec<Process>> {
     let own = fs::read_link("/proc/self")?;
     if own.to_str().and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
         return Err(io::ErrorKind::Unsupported.into());

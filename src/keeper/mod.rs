@@ -6,6 +6,7 @@
 mod cgroup;
 mod ending;
 pub(crate) mod figures;
+mod leftovers;
 pub(crate) mod table;
 pub(crate) mod wire;
 
@@ -25,8 +26,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, FdFlags, fcntl_setfd},
     process::{
-        DumpableBehavior, WaitOptions, child_subreaper, getpid, set_child_subreaper, set_dumpable_behavior,
-        setpriority_process,
+        DumpableBehavior, Signal, WaitOptions, child_subreaper, getpid, set_child_subreaper, set_dumpable_behavior,
+        set_parent_process_death_signal, setpriority_process,
     },
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
@@ -34,6 +35,7 @@ use signal_hook::consts::signal;
 
 pub(crate) use cgroup::ControlGroup;
 pub(crate) use ending::{Ending, pid_of};
+pub(crate) use leftovers::end_leftovers;
 
 use ending::Shell;
 use wire::{END, Order, Outcome, Report};
@@ -88,6 +90,8 @@ pub fn run() -> ExitCode {
 fn keep() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Some(getpid()))?;
+    // The command may have stopped us when the server goes. It comes whenever a thread of the server ends, too.
+    set_parent_process_death_signal(Some(Signal::CONT))?;
     // A session without a terminal, so that nothing in it waits for somebody at one, and every process group in it is
     // of this command.
     rustix::process::setsid()?;

@@ -62,12 +62,16 @@ pub(crate) fn shown(line: &[u8]) -> String {
     text
 }
 
+/// The ids of all processes, read as they are taken.
+pub(crate) fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.map_while(io::Result::ok).filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
 /// All processes. `seen` is called with each as soon as it is found, before the next is looked at.
 pub(crate) fn read(mut seen: impl FnMut(&Process)) -> io::Result<Vec<Process>> {
     let mut table = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+    for pid in pids()? {
         // It may have ended since it was listed.
         if let Some(process) = look(pid) {
             seen(&process);

@@ -77,7 +77,7 @@ async fn nothing_escapes_a_cancel(setup: impl Fn(&Model) -> Setup) {
         let model = Model::start(Dialect::Anthropic, []).await;
         let (server, mark, mut stream) = begun(&setup(&model), &model, command).await;
         let there = mark.others(&server);
-        let is_keeper = |line: &&String| line.ends_with("opencode-api keep-command");
+        let is_keeper = |line: &&String| line.contains("opencode-api keep-command");
         assert_eq!(there.iter().filter(is_keeper).count(), 1, "{what}: {there:?}");
         assert!(there.len() >= 2, "{what}: {there:?}");
         let canceled = cancel(&server, &mark, what).await;
@@ -223,6 +223,30 @@ async fn nothing_survives_a_server_that_is_killed() {
     assert!(mark.others(&server).len() >= 4, "{:?}", mark.others(&server));
     server.kill();
     until("the end of all", async || mark.all().is_empty().then_some(())).await;
+}
+
+/// Nobody but the kernel can wake a keeper whose server has gone.
+#[tokio::test]
+async fn a_stopped_keeper_does_not_survive_its_server() {
+    let model = Model::start(Dialect::OpenAi, []).await;
+    let command = format!("(setsid sleep 1001 &); kill -STOP $PPID; {DEAF}");
+    let (mut server, mark, _stream) = begun(&Setup::with(&model), &model, &command).await;
+    assert!(mark.others(&server).len() >= 5, "{:?}", mark.others(&server));
+    server.kill();
+    until("the end of all", async || mark.all().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_stopped_again_and_again_is_ended_by_the_next_start() {
+    let model = Model::start(Dialect::Anthropic, []).await;
+    // Several, so that no moment is left in which it could do what it is woken for.
+    let stop = "setsid bash -c 'while kill -STOP '$PPID'; do :; done' &";
+    let command = format!("{stop} {stop} {stop} {DEAF}");
+    let (mut server, mark, _stream) = begun(&Setup::with(&model), &model, &command).await;
+    server.crash_and_restart();
+    assert_eq!(mark.others(&server), [""; 0], "{}", server.log());
+    server.rest.read("/session").await;
+    check_against_reads(&server).await;
 }
 
 #[tokio::test]

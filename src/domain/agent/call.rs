@@ -172,15 +172,16 @@ impl Turn {
     /// One attempt, with its row in the ledger.
     async fn attempt(&self, request: &Request, number: u32, admitted: Admitted) -> Attempt {
         let call = Metered::begin(&self.id, &self.model, CallKind::Turn, number, admitted);
+        // Not beside the request: whatever the provider hears of is in the ledger, even if we end in that moment.
+        if let Err(error) = self.append(call.opening()).await {
+            return Attempt::Broken(error);
+        }
         let clock = self.running.clock();
         let asking = clock.enter(Phase::ModelWait);
         let mut answer = Answer::new(self.id.clone(), self.message(Role::Assistant));
         // The batch before: it is asked after when more comes, so that nobody is woken between two words to hear that
         // all is well.
-        let mut last: Option<Appending> = match self.domain.0.store.begin_append(call.opening()).await {
-            Ok(appending) => Some(appending),
-            Err(error) => return Attempt::Broken(error),
-        };
+        let mut last: Option<Appending> = None;
         let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
         let mut refusals = self.domain.0.store.refusals();
         let outcome: Outcome = loop {

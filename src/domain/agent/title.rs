@@ -95,7 +95,7 @@ pub(super) async fn make(
     let wanted = spending::Call { model: &small, prompt, output, purpose };
     let Some(admitted) = running.spending().admit_aside(&wanted) else { return };
     let call = Metered::begin(turn, &small, CallKind::Title, 1, admitted);
-    if domain.0.store.begin_append(call.opening()).await.is_err() {
+    if domain.0.store.append(call.opening()).await.is_err() {
         return;
     }
     let answered = aside::ask(call, &small, &request, &given_up).await;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +46,7 @@ struct Inner {
     /// In the order of their start; some may be over.
     commands: Mutex<Vec<Arc<Entry>>>,
     keepers: Keepers,
+    data_dir: PathBuf,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -70,22 +72,25 @@ pub(in crate::domain) struct Entry {
 }
 
 impl Processes {
-    /// None yet. Their owners live in `tasks` and end when `stopping` is.
-    pub(in crate::domain) fn new(tasks: TaskTracker, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Inner { commands: Mutex::default(), keepers: Keepers::default(), tasks, stopping }))
+    /// None yet. Their owners live in `tasks` and end when `stopping` is; whom a killed server leaves is known by its
+    /// data directory.
+    pub(in crate::domain) fn new(data_dir: PathBuf, tasks: TaskTracker, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Inner { commands: Mutex::default(), keepers: Keepers::default(), data_dir, tasks, stopping }))
     }
 
     /// Starts a command; `keeper` has its folder and environment. Its end is sure once the guard is dropped.
     pub(super) async fn start(
         &self,
         context: &ToolContext,
-        keeper: Command,
+        mut keeper: Command,
         command: &str,
         script: String,
         is_job: bool,
     ) -> io::Result<(Arc<Entry>, Receiver, DropGuard)> {
         let id = ProcessId::short();
         let order = Order { script, shown: head(command, MAX_SHOWN).to_owned(), group: format!("opencode-{id}") };
+        // For the next start, should it have to end this one.
+        keeper.arg(&self.0.data_dir);
         let ends_with = EndsWith { turn: context.canceled.clone(), server: self.0.stopping.clone() };
         let started = command::start(keeper, order, ends_with, &self.0.keepers, &self.0.tasks).await?;
         let (running, output, guard) = started;
