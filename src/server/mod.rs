@@ -50,18 +50,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the domain, which closes what a crash left open, and then binds. The error is a sentence.
+    /// Binds, and then opens the domain, which closes what a crash left open. The error is a sentence.
     pub async fn bind(config: Config) -> Result<Self, String> {
+        // First of all: a start that cannot listen is not to begin the turns that wait. Who connects meanwhile waits.
+        let listeners = listen(&config).await?;
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
-        let ready = match listen(&config).await {
-            Ok(listeners) => {
-                let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
-                router(&domain, &config, ports).map(|router| (listeners, router))
-            }
-            Err(sentence) => Err(sentence),
-        };
-        match ready {
-            Ok((listeners, router)) => {
+        let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+        match router(&domain, &config, ports) {
+            Ok(router) => {
                 let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
                 let drain = config.lifecycle.drain();
                 Ok(Self { domain, router, listeners, stalls, limits: config.requests, drain })

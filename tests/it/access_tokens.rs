@@ -61,6 +61,7 @@ async fn a_token_ends_at_its_time() {
     let last = stream.rest().await.pop().expect("a frame");
     assert_eq!((&*last.name, &last.json["code"]), ("stream_closed", &json!("unauthenticated")));
     assert!(jiff::Timestamp::now() >= soon);
+    assert!(!server.log().contains("read again"), "the file is the same: {}", server.log());
     rest.get("/session").await.problem(401, "unauthenticated");
 }
 

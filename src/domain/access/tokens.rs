@@ -47,6 +47,8 @@ pub struct TokenHash(pub(super) [u8; 32]);
 pub(in crate::domain) struct Tokens {
     own: Option<Known>,
     file: Option<PathBuf>,
+    /// Of the file as it was read at the start.
+    first: Option<Stamp>,
     read: RwLock<Arc<[Known]>>,
 }
 
@@ -110,6 +112,8 @@ impl Tokens {
             let scopes = Scopes::all();
             Known { hash, scopes, expires: None, caller: Caller::with_token(OWN_ID, scopes) }
         });
+        // Before it is read, so that no change is missed.
+        let first = settings.file.as_deref().and_then(stamp);
         let read = match &settings.file {
             Some(file) if lies_in(workspace, file) => {
                 return Err(wrong("lies inside the workspace, where the agent could change it; keep it elsewhere"));
@@ -126,7 +130,7 @@ impl Tokens {
             }
             None => Vec::new(),
         };
-        Ok(Self { own, file: settings.file.clone(), read: RwLock::new(read.into()) })
+        Ok(Self { own, file: settings.file.clone(), first, read: RwLock::new(read.into()) })
     }
 
     pub(super) fn are_asked_for(&self) -> bool {
@@ -180,10 +184,10 @@ impl Known {
 impl OpenCode {
     /// Looks after the file of tokens, if there is one, as long as the server runs.
     pub(in crate::domain) fn begin_tokens(&self) {
-        let Some(file) = self.0.tokens.file.clone() else { return };
-        let domain = self.clone();
-        // What it was when it was read at the start is not known: it is read once more.
-        let mut before = stamp(&file).filter(|_| false);
+        if self.0.tokens.file.is_none() {
+            return;
+        }
+        let (domain, mut before) = (self.clone(), self.0.tokens.first);
         self.0.tasks.spawn(async move {
             loop {
                 tokio::select! {
