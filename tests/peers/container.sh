@@ -251,35 +251,74 @@ sleep 1
 # With a turn under way, which gets two seconds.
 stopped hardened
 
-# Compose (Debian's is 1.29), in a folder of its own: ports that are free, and a network without a way out.
+# Compose, in a folder of its own: ports that are free, and a network without a way out.
 mkdir -p "$temp/stack/workspace"
 chown 1000 "$temp/stack/workspace"
 sed 's/127\.0\.0\.1:808\([01]\):/127.0.0.1::/' docker-compose.api.yml >"$temp/stack/docker-compose.api.yml"
 printf 'networks:\n  default:\n    internal: true\n' >"$temp/stack/offline.yml"
-# Nothing of the caller's keys.
+# Another server under the name of the image of the profile `local`.
+mkdir "$temp/model"
+cp tests/peers/ollama.pl "$temp/model"
+printf 'FROM %s\nCOPY ollama.pl /\nCMD ["perl", "/ollama.pl"]\n' "$base" >"$temp/model/Dockerfile"
+model=$(sed -nE 's|^ *image: "(ollama/ollama:)\$\{OLLAMA_VERSION:-([^}]*)\}"|\1\2|p' docker-compose.api.yml)
+docker build -t "$model" "$temp/model" >"$temp/model.log" 2>&1 || { tail "$temp/model.log" >&2; fail "$model does not build"; }
+
+# compose ARGUMENT...: by $compose, with nothing of the caller's keys.
 compose() {
   (cd "$temp/stack" && env -i PATH="$PATH" HOME="$temp" DOCKER_HOST="$DOCKER_HOST" \
-    docker-compose -p stack -f docker-compose.api.yml -f offline.yml "$@")
+    $compose -p stack -f docker-compose.api.yml -f offline.yml "$@")
 }
-env -i PATH="$PATH" HOME="$temp" docker-compose -f docker-compose.api.yml --profile local config -q
-if docker compose version >/dev/null 2>&1; then
-  env -i PATH="$PATH" HOME="$temp" docker compose -f docker-compose.api.yml --profile local config -q
-  said "docker compose 2 takes the file too"
+# up OPTION...: until the API is healthy.
+up() {
+  compose "$@" up -d --no-build >"$temp/compose.log" 2>&1 || { cat "$temp/compose.log" >&2; fail "$compose up"; }
+  for _ in $(seq 100); do
+    [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q api)")" != healthy ] || return 0
+    sleep 0.2
+  done
+  fail "the stack is not healthy"
+}
+# stack_turn MODEL: from inside, since the network has no way in either.
+stack_turn() {
+  compose exec -T api curl -sSN -m 30 -H 'Content-Type: application/json' -d "{\"text\": \"hello\", \"model\": \"$1\"}" \
+    http://127.0.0.1:8080/messages >"$temp/turn"
+  has '"finish_reason":"end_turn"' "no turn of $1 in the stack"
+}
+# stack PROGRAM: all that README's section Compose says, by this one.
+stack() {
+  local compose=$1 began
+  # The file as it is, before what is changed in it here.
+  env -i PATH="$PATH" HOME="$temp" $compose -f docker-compose.api.yml --profile local config -q
+  up
+  ! compose exec -T api curl -s -m 3 -o /dev/null "$mirror" || fail "the network has a way out"
+  stack_turn mock/demo
+  [ -s "$temp/stack/workspace/hello.txt" ] || fail "the turn in the stack wrote no file on this machine"
+  rm "$temp/stack/workspace/hello.txt"
+  [ "$(docker ps -q | wc -l)" = 1 ] || fail "more than the API runs without the profile"
+  up --profile local
+  stack_turn local/tiny:1b
+  has 'Said beside you.' "the model beside the API has said nothing"
+  began=$SECONDS
+  compose --profile local down -v >"$temp/compose.log" 2>&1
+  [ $((SECONDS - began)) -lt 20 ] || fail "the stack did not stop in time"
+  [ -z "$(docker ps -aq)" ] || fail "the stack has left containers"
+  said "$compose $($compose version --short): turns without a key and without a network, on the mounted folder, and of a model beside"
+}
+
+# Version 2 as the next Debian has it, unpacked and not installed: there is none in this one.
+fetch_compose2() {
+  mkdir -p "$temp/next/lists/partial" "$temp/next/cache/archives/partial" "$temp/.docker/cli-plugins" && cd "$temp/next" &&
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >sources.list &&
+    options=(-qq -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists"
+      -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=root) &&
+    apt-get "${options[@]}" update && apt-get "${options[@]}" download docker-compose && dpkg -x docker-compose_*.deb . &&
+    cp usr/libexec/docker/cli-plugins/docker-compose "$temp/.docker/cli-plugins/"
+}
+if (fetch_compose2) >"$temp/next.log" 2>&1 </dev/null; then
+  stack "docker compose"
+else
+  echo "SKIPPED: docker compose 2: $(tail -n 1 "$temp/next.log")" >&2
 fi
-compose up -d --no-build >"$temp/compose.log" 2>&1 || { cat "$temp/compose.log" >&2; fail "compose up"; }
-for _ in $(seq 100); do
-  [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q api)")" != healthy ] || break
-  sleep 0.2
-done
-! compose exec -T api curl -s -m 3 -o /dev/null "$mirror" || fail "the network has a way out"
-compose exec -T api curl -sSN -m 30 -H 'Content-Type: application/json' -d '{"text": "hello", "model": "mock/demo"}' \
-  http://127.0.0.1:8080/messages >"$temp/turn"
-has '"finish_reason":"end_turn"' "no turn in the stack"
-[ -s "$temp/stack/workspace/hello.txt" ] || fail "the turn in the stack wrote no file on this machine"
-began=$SECONDS
-compose down -v >"$temp/compose.log" 2>&1
-[ $((SECONDS - began)) -lt 10 ] || fail "the stack did not stop in time"
-said "docker-compose $(docker-compose version --short): a turn without a key and without a network, on the mounted folder"
+stack docker-compose
 
 # An edit of a source compiles this crate alone.
 mkdir "$temp/edited"
