@@ -194,7 +194,8 @@ pub struct Read<T> {
 }
 
 impl OpenCode {
-    /// Opens workspace and log, and closes what a crash left open. The answer is ready to serve.
+    /// Opens workspace and log, and closes what a crash left open. The answer is ready to serve;
+    /// [`Self::load_queue`] begins the turns that wait.
     pub async fn open(settings: Settings) -> std::result::Result<Self, OpenError> {
         let opened = {
             let settings = settings.clone();
@@ -240,7 +241,6 @@ impl OpenCode {
         domain.begin_permissions().await.map_err(std::io::Error::other)?;
         domain.begin_versions().await.map_err(std::io::Error::other)?;
         domain.begin_tokens();
-        domain.load_queue().await.map_err(std::io::Error::other)?;
         if domain.0.settings.model.is_some() {
             // Whoever set one looks here for what is wrong with it. Nobody waits: a local server may have to be asked.
             let domain = domain.clone();

@@ -68,8 +68,8 @@ impl Queue {
 }
 
 impl OpenCode {
-    /// What an earlier start left waiting goes on.
-    pub(super) async fn load_queue(&self) -> Result<()> {
+    /// What an earlier start left waiting goes on. Once, before anybody is served.
+    pub async fn load_queue(&self) -> Result<()> {
         for (id, cancel_on_disconnect) in self.read(|snapshot| snapshot.queued()).await?.value {
             self.0.queue.add(id.clone());
             if cancel_on_disconnect {

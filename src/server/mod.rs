@@ -50,14 +50,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds, and then opens the domain, which closes what a crash left open. The error is a sentence.
+    /// Opens the domain, which closes what a crash left open, and then binds. The error is a sentence.
     pub async fn bind(config: Config) -> Result<Self, String> {
-        // First of all: a start that cannot listen is not to begin the turns that wait. Who connects meanwhile waits.
-        let listeners = listen(&config).await?;
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
-        let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
-        match router(&domain, &config, ports) {
-            Ok(router) => {
+        match begin(&domain, &config).await {
+            Ok((listeners, router)) => {
                 let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
                 let drain = config.lifecycle.drain();
                 Ok(Self { domain, router, listeners, stalls, limits: config.requests, drain })
@@ -100,6 +97,15 @@ impl Server {
         }
         let _ = watching.await;
     }
+}
+
+/// Listens, and begins the turns that wait, which a start that cannot listen leaves as they are.
+async fn begin(domain: &OpenCode, config: &Config) -> Result<(Vec<TcpListener>, Router), String> {
+    let listeners = listen(config).await?;
+    let ports = listeners.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+    let router = router(domain, config, ports)?;
+    domain.load_queue().await.map_err(|error| error.to_string())?;
+    Ok((listeners, router))
 }
 
 /// Connections may take most of the file descriptors that there are, and leave some for files.

@@ -215,7 +215,7 @@ async fn the_queue_goes_on_after_a_crash(dialect: Dialect) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let (code, said) = server.setup().env("HTTP_PORT", port).fail_to_start();
-    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(code == Some(1) && said.contains("set HTTP_PORT"), "{said}");
     server.crash_and_restart();
     for (turn, answer) in [(&second, "Two."), (&third, "Three.")] {
         let turn = server.rest.ended_turn(&turn["id"]).await;
