@@ -14,8 +14,8 @@ pub struct Capabilities {
     pub version: String,
     /// Features by name. One that is not there reads as false.
     pub features: BTreeMap<String, bool>,
-    /// Every limit and window by name; the name ends in its unit, such as `_bytes`, `_s` or `_ms`, or is a count. What is
-    /// not limited is absent.
+    /// Every limit and window by name; the name ends in its unit, such as `_bytes`, `_s`, `_ms` or `_usd_micros`
+    /// (millionths of a dollar), or is a count. What is not limited is absent.
     pub limits: BTreeMap<String, u64>,
     /// What the commands of the agent run in.
     pub sandbox: Sandbox,
