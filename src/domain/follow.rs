@@ -93,7 +93,7 @@ impl OpenCode {
             _ => return Err(Error::field("limit", format!("must be 1 to {MAX_PAGE}"))),
         } as usize;
         let deadline = Instant::now() + wait_time("wait", wish.wait, MAX_WAIT)?;
-        let after = Some(wish.stream.after.unwrap_or_else(|| "0".into()));
+        let after = wish.stream.after.filter(|after| !after.is_empty()).or_else(|| Some("0".into()));
         let mut events = self.stream_events(StreamEvents { after, ..wish.stream }).await?;
         let mut page = EventPage { events: Vec::new(), next: events.position(), has_more: false, resync: None };
         let mut bytes = 0;

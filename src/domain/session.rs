@@ -183,10 +183,10 @@ impl OpenCode {
             let session = new_session(title, domain.0.requests.mode());
             let key = stored.map(|key| key.answered(&session)).transpose()?;
             let kind = EventKind::SessionReset(SessionEvent { session: session.clone() });
-            // Their messages were for the old one.
+            // Their messages were for the old one. Behind the reset, which takes all before it out of the log.
             let waiting = domain.0.queue.all();
-            let batch = waiting.iter().fold(Batch::new(), queue::canceled);
-            let seq = domain.0.store.append(batch.event(None, kind).key(key)).await?;
+            let batch = waiting.iter().fold(Batch::new().event(None, kind), queue::canceled);
+            let seq = domain.0.store.append(batch.key(key)).await?;
             waiting.iter().for_each(|id| domain.0.queue.remove(id));
             *domain.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
             domain.0.requests.set_grants(Vec::new());

@@ -167,11 +167,14 @@ pub(super) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request,
             });
             let response = caller.calling(next.run(request)).await;
             let held = (ticket, traffic.map(Admitted::answers));
+            // Such as a file; what is a stream says itself why it ends.
+            let has_length = response.headers().contains_key(header::CONTENT_LENGTH);
             response.map(|body| match HttpBody::size_hint(&body).exact() {
                 Some(0) => body,
-                // A file; what is a stream says itself why it ends.
-                Some(_) => Body::new(Held { body, ended: Some(ended), _held: held }),
-                None => Body::new(Held { body, ended: None, _held: held }),
+                length => {
+                    let ended = (has_length || length.is_some()).then_some(ended);
+                    Body::new(Held { body, ended, _held: held })
+                }
             })
         }
         Err(refusal) => {

@@ -1,5 +1,7 @@
 //! What was tried to get more than a token or a mode gives, and to keep others out.
 
+use std::fs;
+
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -164,6 +166,40 @@ async fn flags_with_secrets_are_not_shown() {
     let shown = String::from_utf8_lossy(&shown);
     assert!(shown.contains("--api-token") && secrets.iter().all(|secret| !shown.contains(secret)), "{shown:?}");
     Answer::of(server.rest.request("GET", "/session").bearer_auth(&secrets[0])).await.ok();
+}
+
+/// Whatever is left of an answer when its token ends is not for whoever had it, however much that is.
+#[tokio::test]
+async fn a_download_and_a_stream_that_is_behind_end_with_their_token() {
+    // More than the kernel takes for a reader that does not read.
+    const TURNS: usize = 12;
+    let model = Model::start(Dialect::Anthropic, []).await;
+    let setup = model.settings().into_iter().fold(guarded(), |setup, (name, value)| setup.env(name, value));
+    fs::write(setup.workspace().join("large.bin"), vec![b'x'; 64 << 20]).expect("a file");
+    let server = setup.start();
+    let rest = server.rest.clone().bearer(&token("all"));
+    for _ in 0..TURNS {
+        model.then(vec![text(&"x".repeat(900_000))]);
+        rest.say(&json!({"text": "Say much."})).await.rest().await;
+    }
+    let mut all = rest.stream("/events?after=0").await;
+    let mut download = rest.request("GET", "/raw/large.bin").send().await.expect("an answer");
+    write(&setup, &[entry("other", &SCOPES, None)]);
+    let other = server.rest.clone().bearer(&token("other"));
+    until("the new file of tokens", async || (other.get("/session").await.status == 200).then_some(())).await;
+    let events = all.rest().await;
+    let last = events.last().expect("a frame");
+    assert_eq!((&*last.name, &last.json["code"]), ("stream_closed", &json!("unauthenticated")));
+    let answers = events.iter().filter(|event| event.name == "message_completed").count();
+    assert!(answers < TURNS, "all {answers} were sent");
+    let mut bytes = 0;
+    let ended = loop {
+        match download.chunk().await {
+            Ok(Some(chunk)) => bytes += chunk.len(),
+            ended => break ended,
+        }
+    };
+    assert!(ended.is_err() && bytes < 64 << 20, "{bytes} bytes: {ended:?}");
 }
 
 /// An upload that is under way when its token ends is not put in its place.

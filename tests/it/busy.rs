@@ -118,8 +118,14 @@ async fn a_queued_turn_is_cancelled_by_its_id(door: Door) {
     }
     let full = client.begin_turn(queue("Too much.")).await.expect_err("a refusal");
     assert_eq!((full.code.as_str(), full.detail.contains("16")), ("agent_busy", true));
-    // A reset takes them all.
+    // A reset takes them all, and who follows is told of it and of each of them.
+    let mut follower = server.rest.stream("/events").await;
+    let mut own = server.rest.stream(&format!("/events?turn_id={}", third["id"].as_str().expect("an id"))).await;
     client.reset_session(json!({})).await.expect("a session");
+    let events = follower.until("session_reset").await;
+    assert!(events.iter().all(|event| event.name != "resync_required"), "{events:?}");
+    let ended = own.rest().await;
+    assert_eq!(names(&ended), ["turn_failed", "turn_completed"]);
     let turn = client.get_turn(&third["id"], 0).await.expect("the turn").body;
     assert_eq!(turn["finish_reason"], "canceled");
     gate.open();

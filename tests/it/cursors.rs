@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{
-    Answer, Dialect, Event, Model, Rest, Server, Setup, Sse, Value,
+    Answer, Dialect, Event, Gate, Model, Rest, Server, Setup, Sse, Step, Value,
     model::{bash, text},
     names,
 };
@@ -144,6 +144,7 @@ async fn clear_and_reset_move_the_floor_to_their_event() {
         assert_eq!((event.name.as_str(), &event.id), (name, &head), "who follows sees just that");
         assert_eq!(event.seq(), before.len() as u64 + 1);
         let from_zero = page(rest, "?after=0").await;
+        assert_eq!(page(rest, "?after=").await["events"], from_zero["events"]);
         assert_eq!(from_zero["events"], json!([event.json]));
         // Who had seen everything before it gets exactly it; whoever was further behind reads anew.
         let last = &before.last().expect("an event").id;
@@ -205,6 +206,15 @@ async fn a_turns_stream_ends_with_its_turn() {
     let found = page(rest, &format!("?turn_id={id}&after={}", found["next"].as_str().expect("a cursor"))).await;
     assert_eq!((&found["events"], &found["has_more"]), (&json!([]), &json!(false)));
     rest.get("/events?turn_id=nonsense").await.problem(404, "not_found");
+    // It ends there whether its end is wanted or not.
+    assert_eq!(stream("&after=0&types=-turn_completed").await, of_first[..of_first.len() - 1]);
+    let gate = Gate::new();
+    model.then(vec![text("Once "), Step::Wait(gate.clone()), text("more.")]);
+    let turn = rest.begin("And again?").await;
+    let path = format!("/events?types=content_delta&turn_id={}", turn["id"].as_str().expect("an id"));
+    let mut live = rest.stream(&path).await;
+    gate.open();
+    assert!(names(&live.rest().await).iter().all(|name| *name == "content_delta"));
 }
 
 #[tokio::test]

@@ -301,7 +301,7 @@ stack() {
   compose --profile local down -v >"$temp/compose.log" 2>&1
   [ $((SECONDS - began)) -lt 20 ] || fail "the stack did not stop in time"
   [ -z "$(docker ps -aq)" ] || fail "the stack has left containers"
-  said "$compose $($compose version --short): turns without a key and without a network, on the mounted folder, and of a model beside"
+  said "$compose $(compose version --short): turns without a key and without a network, on the mounted folder, and of a model beside"
 }
 
 # Version 2 as the next Debian has it, unpacked and not installed: there is none in this one.

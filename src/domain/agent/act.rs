@@ -9,6 +9,7 @@ use std::{
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     End, Running, Turn,
@@ -96,6 +97,12 @@ impl Turn {
         Ok(())
     }
 
+    /// Done when nobody waits any more for what does not end by itself after a cancel.
+    pub(super) async fn given_up(&self) {
+        self.tools.cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_GRACE).await;
+    }
+
     async fn run_call(&self, board: &Board, index: usize, call: &ToolCall) -> Result<(), End> {
         let began = Instant::now();
         match self.permit(call, board.started(index, call).await).await? {
@@ -114,25 +121,23 @@ impl Turn {
         }
         let hidden = Hidden::from(&call.name, &self.domain.0.rules);
         let context = ToolContext { output, call: Some(call.id.clone()), hidden, ..self.tools.clone() };
-        let given_up = async {
-            self.tools.cancel.cancelled().await;
-            tokio::time::sleep(CANCEL_GRACE).await;
-        };
+        // The stream of its output ends with it.
+        let over = CancellationToken::new();
         let running = async {
             let answer = match tools::find(&call.name) {
                 Some(entry) => tokio::select! {
                     answer = entry.run(&context, call.input.clone()) => answer,
                     // A thread that hangs in the file system cannot be ended, but nobody waits for it.
-                    () = given_up => Err(ToolError::ForModel("canceled while it ran".into())),
+                    () = self.given_up() => Err(ToolError::ForModel("canceled while it ran".into())),
                 },
                 None => Err(tools::unknown(&call.name)),
             };
-            // Ends the stream of its output.
-            drop(context);
+            over.cancel();
             answer
         };
         let showing = async {
-            let shown = output::show(board, index, pieces).await;
+            let grew = |text, truncated| board.grew(index, text, truncated);
+            let shown = output::show(pieces, &over, grew).await;
             if shown.is_err() {
                 // What is not stored is not to go on.
                 self.tools.canceled.cancel();

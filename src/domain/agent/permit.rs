@@ -35,7 +35,15 @@ impl Turn {
     /// Stores that a call comes to run, which `batch` says, with what is decided about it, and waits for the answer where
     /// it is asked for.
     pub(super) async fn permit(&self, call: &ToolCall, batch: Batch) -> Result<Permit> {
-        let Some((judgement, is_command)) = self.judged(call).await else {
+        let judged = tokio::select! {
+            // As of a tool: a path may be where the file system hangs.
+            judged = self.judged(call) => judged,
+            () = self.given_up() => {
+                self.append(batch).await?;
+                return Ok(Permit::Denied("canceled before it ran".into()));
+            }
+        };
+        let Some((judgement, is_command)) = judged else {
             // There is no such tool, or it is called wrongly: that is for the tool to say.
             self.append(batch).await?;
             return Ok(Permit::Given);

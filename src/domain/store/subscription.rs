@@ -271,8 +271,15 @@ impl Subscription {
                 self.heartbeat = Instant::now() + HEARTBEAT;
                 return Some(Item::Position(self.position));
             }
+            // However far behind it is: what is left is not for whoever lost the right to it.
+            if self.unauthenticated.is_cancelled() {
+                return self.close(Refusal::unauthenticated().into());
+            }
             if let Some(event) = self.next_ready() {
                 return Some(Item::Event(event));
+            }
+            if self.has_ended() {
+                return None;
             }
             if let Some(shown) = &self.shown {
                 shown.at(self.position.seq);
@@ -300,10 +307,13 @@ impl Subscription {
         }
         while let Some(event) = self.ready.pop_front() {
             self.position = event.cursor;
+            // Whether it is wanted or not.
+            if event.event_type == EventType::TurnCompleted && self.filter.turn_id.is_some() && self.is_of_turn(&event)
+            {
+                self.state = State::Ended;
+                return self.wants(&event).then_some(event);
+            }
             if self.wants(&event) {
-                if self.filter.turn_id.is_some() && event.event_type == EventType::TurnCompleted {
-                    self.state = State::Ended;
-                }
                 return Some(event);
             }
         }
@@ -328,10 +338,14 @@ impl Subscription {
     }
 
     fn wants(&self, event: &Logged) -> bool {
-        let Filter { only, without, turn_id } = &self.filter;
+        let Filter { only, without, turn_id: _ } = &self.filter;
         (only.is_empty() || only.contains(&event.event_type))
             && !without.contains(&event.event_type)
-            && turn_id.as_ref().is_none_or(|id| event.turn_id.as_deref() == Some(id.as_str()))
+            && self.is_of_turn(event)
+    }
+
+    fn is_of_turn(&self, event: &Logged) -> bool {
+        self.filter.turn_id.as_ref().is_none_or(|id| event.turn_id.as_deref() == Some(id.as_str()))
     }
 
     /// Ends the stream where the one turn that is followed has ended before the place where it goes on: nothing of
