@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,9 @@ use super::{
 
 /// Most turns that wait, and most messages that wait for the running one.
 pub(super) const MAX_WAITING: usize = 16;
-/// How long the next turn is put off where it could not be begun, as on a full disk.
+/// How long the next turn is put off where it could not be begun, as on a full disk, at first and at most.
 const AGAIN: Duration = Duration::from_secs(2);
+const MAX_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is done with a message while a turn runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -118,17 +119,19 @@ impl OpenCode {
         Ok(id)
     }
 
-    /// Begins the next turn that waits, if nothing runs.
+    /// Writes an ending that is missing, and begins the next turn that waits, if nothing runs.
     pub(super) fn go_on(&self) {
-        if self.0.queue.len() == 0 {
+        if self.0.queue.len() == 0 && !self.0.unfinished.load(Ordering::Acquire) {
             return;
         }
         let domain = self.clone();
         self.0.tasks.spawn(async move {
+            let mut later = AGAIN;
             while let Err(error) = domain.begin_next().await {
-                tracing::warn!(%error, cause = ?error.cause(), "the next turn could not begin yet");
+                tracing::warn!(%error, cause = ?error.cause(), "what comes next could not begin yet");
                 tokio::select! {
-                    () = tokio::time::sleep(AGAIN) => {}
+                    // A disk may be full for days.
+                    () = tokio::time::sleep(later) => later = (later * 2).min(MAX_AGAIN),
                     // The next start goes on with it.
                     () = domain.0.stopping.cancelled() => return,
                 }
@@ -142,8 +145,8 @@ impl OpenCode {
             if self.is_draining() || self.running().is_some() {
                 return Ok(());
             }
-            let Some(id) = self.0.queue.all().into_iter().next() else { return Ok(()) };
             self.close_open_turns().await?;
+            let Some(id) = self.0.queue.all().into_iter().next() else { return Ok(()) };
             let wanted = id.clone();
             let Some(queued) = self.read(move |snapshot| snapshot.queued_turn(&wanted)).await?.value else {
                 self.0.queue.remove(&id);
