@@ -244,6 +244,11 @@ pub fn secret_flags() -> Vec<String> {
     command.get_arguments().filter(is_secret).filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
 }
 
+/// A time that is set in seconds. Beyond ten years it is ten years, which no clock here overflows by.
+pub(crate) fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count.min(10 * 365 * 24 * 3600))
+}
+
 /// Whether this process is a keeper, which has no settings: see [`keeper`].
 pub fn is_keeper() -> bool {
     std::env::args_os().nth(1).is_some_and(|argument| argument == keeper::ARGUMENT)
@@ -299,19 +304,19 @@ impl Config {
                 local_endpoint: text(&providers.local_endpoint),
                 mock_script: providers.mock_script.clone(),
                 models_file: providers.models_file.clone(),
-                first_token: Duration::from_secs(providers.first_token_seconds),
-                between_tokens: Duration::from_secs(providers.between_tokens_seconds),
+                first_token: seconds(providers.first_token_seconds),
+                between_tokens: seconds(providers.between_tokens_seconds),
             },
             secret_variables: SECRET_VARIABLES.map(str::to_owned).to_vec(),
             retention: Retention {
-                age: Duration::from_secs(self.retention_hours.saturating_mul(3600)),
+                age: seconds(self.retention_hours.saturating_mul(3600)),
                 bytes: self.retention_bytes,
             },
             versions: VersionLimits {
-                time: Duration::from_secs(self.version_seconds),
+                time: seconds(self.version_seconds),
                 bytes: self.version_bytes,
-                wait: Duration::from_secs(self.version_wait_seconds),
-                watch: Duration::from_secs(self.version_watch_seconds),
+                wait: seconds(self.version_wait_seconds),
+                watch: seconds(self.version_watch_seconds),
                 kept: self.versions_kept,
                 stored_bytes: self.versions_bytes,
             },

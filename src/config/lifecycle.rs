@@ -21,11 +21,11 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// What the running turn gets at the end.
     pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_timeout)
+        super::seconds(self.drain_timeout)
     }
 
     /// How long something may take before it counts as wedged.
     pub(super) fn patience(&self) -> Duration {
-        Duration::from_secs(self.watchdog_seconds)
+        super::seconds(self.watchdog_seconds)
     }
 }

@@ -1,6 +1,6 @@
 //! The settings of permissions.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -56,12 +56,12 @@ impl Permissions {
         Ok(PermissionSettings {
             mode: self.permission_mode,
             rules: self.permission_rules.clone(),
-            timeout: Duration::from_secs(self.permission_timeout),
+            timeout: super::seconds(self.permission_timeout),
             default: match self.permission_default.as_str() {
                 "stop" => PermissionDecision::Stop,
                 _ => PermissionDecision::Deny,
             },
-            absence: Duration::from_secs(self.permission_absence_seconds),
+            absence: super::seconds(self.permission_absence_seconds),
             reply_token,
         })
     }

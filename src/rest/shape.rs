@@ -1,11 +1,11 @@
 //! The shape of a JSON body: objects are objects. serde would also fill a type's fields from an array, in the order of
 //! the source, and no client should come to rely on that.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// What a value is; reading one fails where an array stands directly in an array.
+/// What a value is; reading one fails where an array stands directly in an array, or for an object.
 pub(super) enum Shape {
     Array,
     Other,
@@ -27,7 +27,11 @@ impl<'de> Visitor<'de> for Look {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
-        while map.next_entry::<IgnoredAny, Shape>()?.is_some() {}
+        while let Some((name, value)) = map.next_entry::<Cow<'_, str>, Shape>()? {
+            if matches!(value, Shape::Array) && name == OBJECT {
+                return Err(A::Error::custom(NESTED));
+            }
+        }
         Ok(Shape::Other)
     }
 
@@ -65,5 +69,7 @@ impl<'de> Visitor<'de> for Look {
     }
 }
 
-/// What is wrong with an array in an array, which no request has.
+/// The one field of a request that is an object.
+const OBJECT: &str = "budget";
+/// What is wrong with an array in an array, which no request has, and with one in the place of an object.
 pub(super) const NESTED: &str = "an array stands where an object is wanted";

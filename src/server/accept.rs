@@ -28,7 +28,7 @@ use super::{
     linger::Lingering,
     stall::{self, Watch},
 };
-use crate::config::RequestLimits;
+use crate::config::{RequestLimits, seconds};
 
 /// Most bytes that a connection or an h2 stream keeps of what its client does not take.
 const SEND_BUFFER: usize = 16 * 1024;
@@ -52,7 +52,7 @@ pub(super) async fn serve(
     closing: CancellationToken,
     grace: Duration,
 ) {
-    let header_time = Duration::from_secs(limits.header_seconds);
+    let header_time = seconds(limits.header_seconds);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

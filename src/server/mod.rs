@@ -29,7 +29,7 @@ use tower_http::{
 pub use signals::Stop;
 
 use crate::{
-    config::{Config, RequestLimits},
+    config::{Config, RequestLimits, seconds},
     domain::OpenCode,
     grpc,
     requests::Counts,
@@ -55,7 +55,7 @@ impl Server {
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
         match begin(&domain, &config).await {
             Ok((listeners, router)) => {
-                let stalls = stall::Watch::new(Duration::from_secs(config.stall_seconds));
+                let stalls = stall::Watch::new(seconds(config.stall_seconds));
                 let drain = config.lifecycle.drain();
                 Ok(Self { domain, router, listeners, stalls, limits: config.requests, drain })
             }
@@ -159,7 +159,7 @@ pub fn healthcheck(config: &Config) -> Result<(), String> {
 /// The one router. Both listeners serve clones of it.
 fn router(domain: &OpenCode, config: &Config, ports: Vec<u16>) -> Result<Router, String> {
     let guard = Arc::new(access::Guard::new(domain.clone(), config, ports)?);
-    let (stall, counts) = (Duration::from_secs(config.stall_seconds), Counts::default());
+    let (stall, counts) = (seconds(config.stall_seconds), Counts::default());
     let rest = rest::router(domain.clone(), config.requests.max_body_bytes, stall, counts.clone());
     let grpc = grpc::router(domain.clone(), config.requests.max_body_bytes);
     let mut app = doors::router(rest, grpc)

@@ -56,6 +56,7 @@ async fn bodies_that_are_refused() {
         ("POST", "/messages", "\"Hello.\"".into(), ""),
         // A list of the fields' values is no object.
         ("POST", "/messages", json!([[], [], "Hello.", null]).to_string(), ""),
+        ("POST", "/messages", say("budget", json!([20, 300, 200_000, "0.50"])), ""),
         ("POST", "/session/reset", json!(["A title"]).to_string(), ""),
         ("PUT", "/agent/model", json!(["mock/demo"]).to_string(), ""),
         ("POST", "/messages", format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), ""),

@@ -26,6 +26,7 @@ in_both_dialects! {
     a_refused_key_is_not_tried_again;
     a_provider_that_is_down;
     limits_and_refusals_end_the_turn;
+    an_answer_that_we_cut_costs_what_nobody_knows;
     an_answer_without_a_word;
     the_key_is_seen_nowhere;
 }
@@ -251,6 +252,17 @@ async fn limits_and_refusals_end_the_turn(dialect: Dialect) {
     assert_eq!(turn["finish_reason"], "end_turn");
     let told = model.asked(3).await.conversation();
     assert_eq!(told.iter().filter(|said| matches!(said, Said::Result(_))).count(), 1);
+}
+
+/// What the provider says of its cost at the end is not heard where we cut its answer.
+async fn an_answer_that_we_cut_costs_what_nobody_knows(dialect: Dialect) {
+    let calls = vec![call("view", &json!({"path": "README.md"})); 130];
+    let model = Model::start(dialect, [calls, vec![text("Well.")]]).await;
+    let server = Setup::with(&model).start();
+    let (turn, _) = ask(&server, "Look.").await;
+    assert_eq!((&turn["finish_reason"], &turn["usage"]["cost_complete"]), (&json!("max_tokens"), &json!(false)));
+    let (turn, _) = ask(&server, "Again.").await;
+    assert_eq!((&turn["finish_reason"], &turn["usage"]["cost_complete"]), (&json!("end_turn"), &json!(true)));
 }
 
 async fn an_answer_without_a_word(dialect: Dialect) {

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Setup, until};
+use crate::support::{
+    Dialect, Door, Model, Setup,
+    model::{bash, text},
+    soon, until,
+};
 
 #[tokio::test]
 async fn a_variable_that_is_empty_is_not_set() {
@@ -24,6 +28,36 @@ async fn a_variable_that_is_empty_is_not_set() {
     assert_eq!((&health["status"], &health["checks"]["model"]), (&json!("serving"), &json!("missing")));
     let off = server.rest.read("/models?provider=anthropic").await["models"][0].clone();
     assert_eq!(off["unavailable_reason"], "set ANTHROPIC_API_KEY");
+}
+
+/// Whoever wants no limit may set the largest number there is.
+#[tokio::test]
+async fn a_time_may_be_as_long_as_its_type_holds() {
+    let names = [
+        "OPENCODE_PERMISSION_TIMEOUT",
+        "OPENCODE_PERMISSION_ABSENCE_SECONDS",
+        "OPENCODE_DRAIN_TIMEOUT",
+        "OPENCODE_WATCHDOG_SECONDS",
+        "OPENCODE_STALL_SECONDS",
+        "OPENCODE_HEADER_SECONDS",
+        "OPENCODE_TURN_SECONDS",
+        "OPENCODE_SESSION_SECONDS",
+        "OPENCODE_FIRST_TOKEN_SECONDS",
+        "OPENCODE_BETWEEN_TOKENS_SECONDS",
+        "OPENCODE_VERSION_SECONDS",
+        "OPENCODE_VERSION_WAIT_SECONDS",
+        "OPENCODE_VERSION_WATCH_SECONDS",
+        "OPENCODE_RETENTION_HOURS",
+    ];
+    let model = Model::start(Dialect::Anthropic, [vec![bash("touch it")], vec![text("Done.")]]).await;
+    let mut server = names.iter().fold(Setup::with(&model).asking(), |setup, name| setup.env(name, u64::MAX)).start();
+    let mut turn = server.rest.say(&json!({"text": "Go."})).await;
+    let asked = turn.until("permission_requested").await.pop().expect("an event").json["permission"]["id"].clone();
+    let client = server.trusted(Door::Rest);
+    client.reply_permission(&asked, json!({"decision": "allow_once"})).await.expect("an answer");
+    assert_eq!(turn.rest().await.last().expect("an event").json["finish_reason"], "end_turn");
+    server.terminate();
+    assert_eq!(soon("the end of the server", server.ended()).await.code(), Some(0), "{}", server.log());
 }
 
 #[test]

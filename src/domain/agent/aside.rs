@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::cost::{Metered, Outcome};
+use super::cost::{Metered, Outcome, Progress};
 use crate::domain::{
     id::{MessageId, SessionId},
     message::{Message, Role},
@@ -61,7 +61,9 @@ pub(super) fn request(model: &Model, system: &str, words: String, max_output_tok
 /// Makes the call, once.
 pub(super) async fn ask(call: Metered<'_>, model: &Model, request: &Request, cancel: &CancellationToken) -> Aside {
     let mut deltas = model.provider.stream(request);
-    let (mut text, mut shown) = (String::new(), false);
+    let mut text = String::new();
+    // Nothing is sent before the answer is first asked for.
+    let mut progress = if cancel.is_cancelled() { Progress::Planned } else { Progress::Asked };
     let mut tokens: Option<Tokens> = None;
     let outcome = loop {
         let delta = tokio::select! {
@@ -78,17 +80,20 @@ pub(super) async fn ask(call: Metered<'_>, model: &Model, request: &Request, can
             Delta::Text(words) => {
                 let room = MAX_TEXT - text.len();
                 text.push_str(head(&words, room));
-                shown = true;
+                progress = Progress::Begun;
             }
             Delta::Reasoning(_) | Delta::ReasoningSeal(_) | Delta::ToolCall { .. } | Delta::ToolInput { .. } => {
-                shown = true;
+                progress = Progress::Begun;
             }
             Delta::Usage(used) => tokens = Some(used),
-            Delta::Finish(reason) => break Ok(reason),
+            Delta::Finish(reason) => {
+                progress = Progress::Whole;
+                break Ok(reason);
+            }
         }
     };
     drop(deltas);
-    let spent = call.spent(tokens, shown, &outcome);
+    let spent = call.spent(tokens, progress, &outcome);
     let row = call.row(&outcome, spent, None);
     Aside { text, outcome, row }
 }

@@ -9,7 +9,7 @@ use super::{
     answer::{Answer, Step},
     clock::Phase,
     compact::limit,
-    cost::{Metered, Outcome, code},
+    cost::{Metered, Outcome, Progress, code},
     history,
     spending::{self, Admitted, MAX_OUTPUT, Purpose},
 };
@@ -184,6 +184,8 @@ impl Turn {
         let mut last: Option<Appending> = None;
         let mut deltas = self.model.provider.stream(request).ready_chunks(GROUP);
         let mut refusals = self.domain.0.store.refusals();
+        // Nothing is sent before the answer is first asked for.
+        let mut progress = if self.tools.cancel.is_cancelled() { Progress::Planned } else { Progress::Asked };
         let outcome: Outcome = loop {
             let next = tokio::select! {
                 biased;
@@ -203,6 +205,7 @@ impl Turn {
             };
             let (step, batch) = apply(&mut answer, chunk);
             if answer.is_shown() {
+                progress = Progress::Begun;
                 clock.switch(Phase::ModelStream);
             }
             match clock.during(Phase::Storing, self.domain.0.store.begin_append(batch)).await {
@@ -211,7 +214,10 @@ impl Turn {
             }
             match step {
                 Ok(Step::Grew) => {}
-                Ok(Step::Whole(reason)) => break Ok(reason),
+                Ok(Step::Whole(reason)) => {
+                    progress = Progress::Whole;
+                    break Ok(reason);
+                }
                 Ok(Step::TooLong) => break Ok(FinishReason::MaxTokens),
                 Err(error) => break Err(Some(error)),
             }
@@ -224,7 +230,7 @@ impl Turn {
         {
             return Attempt::Broken(error);
         }
-        let spent = call.spent(answer.tokens, answer.is_shown(), &outcome);
+        let spent = call.spent(answer.tokens, progress, &outcome);
         let reason = match &outcome {
             Ok(reason) => *reason,
             Err(None) if self.is_out_of_time() => FinishReason::BudgetExhausted,

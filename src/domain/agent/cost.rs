@@ -31,6 +31,19 @@ pub(super) struct Metered<'a> {
     admitted: Admitted,
 }
 
+/// How far a call has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The provider has heard nothing of it.
+    Planned,
+    /// The provider was asked.
+    Asked,
+    /// The model has begun to answer.
+    Begun,
+    /// The answer has come to its end.
+    Whole,
+}
+
 impl<'a> Metered<'a> {
     /// A call that begins now; `attempt` counts from 1.
     pub(super) fn begin(
@@ -49,14 +62,14 @@ impl<'a> Metered<'a> {
         Batch::new().call(OpenCall { turn_id, at: self.at, kind: self.kind, model, attempt: self.attempt })
     }
 
-    /// What it spent; `tokens` as far as the provider said, `shown` whether the model began to answer. One that was
-    /// refused before the model said anything cost nothing; one that stalled, was cancelled, or was cut after the
-    /// model began costs what we are not told, so that its cost counts as unknown.
-    pub(super) fn spent(&self, tokens: Option<Tokens>, shown: bool, outcome: &Outcome) -> Spent {
+    /// What it spent; `tokens` as far as the provider said. One that was not made, or was refused before the model said
+    /// anything, cost nothing; one that stalled, was cancelled, or was cut after the model began, be it by us, costs what
+    /// we are not told, so that its cost counts as unknown.
+    pub(super) fn spent(&self, tokens: Option<Tokens>, progress: Progress, outcome: &Outcome) -> Spent {
         let price = self.model.price.as_ref();
         let known = tokens.unwrap_or_default();
         let cost = price.map(|price| price.cost(&known));
-        if outcome.is_ok() && tokens.is_some() {
+        if progress == Progress::Whole && tokens.is_some() {
             return Spent::call(known, cost);
         }
         let refused = match outcome {
@@ -66,8 +79,12 @@ impl<'a> Metered<'a> {
             },
             Ok(_) | Err(None) => false,
         };
-        let free = refused && !shown && known == Tokens::default();
-        if free {
+        let is_free = match progress {
+            Progress::Planned => true,
+            Progress::Asked => refused && known == Tokens::default(),
+            Progress::Begun | Progress::Whole => false,
+        };
+        if is_free {
             return Spent { tokens: known, cost, ..Spent::default() };
         }
         // Where the provider has said nothing of what it used, 0 would be a claim.
