@@ -29,9 +29,9 @@ pub struct RequestLimits {
     #[arg(long, env = "OPENCODE_HEADER_SECONDS", default_value_t = 10, global = true,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub header_seconds: u64,
-    /// Most connections at once; one more waits until another one ends.
+    /// Most connections at once; one more waits until another one ends. A listener that waits for one counts as well.
     #[arg(long, env = "OPENCODE_MAX_CONNECTIONS", default_value_t = 16_384, global = true,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(2..))]
     pub max_connections: u32,
     /// Most requests at once on one HTTP/2 connection.
     #[arg(long, env = "OPENCODE_MAX_STREAMS_PER_CONNECTION", default_value_t = 256, global = true,

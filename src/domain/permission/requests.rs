@@ -76,12 +76,12 @@ impl Requests {
         *lock(&self.grants) = grants;
     }
 
-    /// Clients that come and go.
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.open).len()
     }
 
+    /// Clients that come and go.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
     }

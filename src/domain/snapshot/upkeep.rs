@@ -34,7 +34,9 @@ impl OpenCode {
             }
             all.retain(|(id, _)| !old.contains(id));
             self.0.store.append(Batch::new().forget(old)).await?;
-            let trees: Vec<Oid> = all.iter().filter_map(|(_, tree)| Oid::from_str(tree).ok()).collect();
+            let mut trees: Vec<Oid> = all.iter().filter_map(|(_, tree)| Oid::from_str(tree).ok()).collect();
+            // What the running turn began with is compared with at its end.
+            trees.extend(guard.turn.as_ref().map(|began| began.tree));
             blocking(move || engine.prune(&trees)).await.map_err(failed)?;
             drop(guard);
             Result::Ok(())

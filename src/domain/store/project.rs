@@ -175,8 +175,9 @@ fn follow(tx: &Transaction<'_>, here: &At<'_>, kind: &EventKind) -> rusqlite::Re
         EventKind::PermissionRequested(event) => permission_rows::request(tx, &event.permission),
         EventKind::PermissionResolved(event) => permission_rows::resolve(tx, here, event),
         EventKind::ModelChanged(event) => put(tx, "model", &event.model),
-        EventKind::MessageDeleted(event) => delete_message(tx, &event.message_id),
-        EventKind::ContentDelta(_)
+        // Nothing deletes a single message yet.
+        EventKind::MessageDeleted(_)
+        | EventKind::ContentDelta(_)
         | EventKind::ReasoningDelta(_)
         | EventKind::ToolInputDelta(_)
         | EventKind::ToolOutputDelta(_)
@@ -239,7 +240,7 @@ fn put_message(tx: &Transaction<'_>, here: &At<'_>, mut message: Message) -> rus
             open,
             json(&view)?
         ])?;
-        count(tx, message.role, 1)?;
+        count(tx, message.role)?;
         touch(tx, here.at)?;
     }
     let ord: i64 = tx
@@ -280,16 +281,16 @@ fn put_result(tx: &Transaction<'_>, event: &ToolCallCompleted) -> rusqlite::Resu
 }
 
 /// The column of `sessions` that counts messages of a role.
-fn count(tx: &Transaction<'_>, role: Role, change: i64) -> rusqlite::Result<()> {
+fn count(tx: &Transaction<'_>, role: Role) -> rusqlite::Result<()> {
     let column = match role {
         Role::User => "user_messages",
         Role::Assistant => "assistant_messages",
         Role::Tool => "tool_messages",
     };
     tx.prepare_cached(&format!(
-        "UPDATE sessions SET {column} = {column} + ?1 WHERE ord = (SELECT MAX(ord) FROM sessions)"
+        "UPDATE sessions SET {column} = {column} + 1 WHERE ord = (SELECT MAX(ord) FROM sessions)"
     ))?
-    .execute([change])
+    .execute([])
     .map(drop)
 }
 
@@ -311,18 +312,6 @@ fn delete_messages(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         [],
     )
     .map(drop)
-}
-
-fn delete_message(tx: &Transaction<'_>, id: &MessageId) -> rusqlite::Result<()> {
-    let role: Option<String> =
-        tx.query_row("SELECT role FROM messages WHERE id = ?1", [id.as_str()], |row| row.get(0)).optional()?;
-    if let Some(role) = role
-        .and_then(|name| [Role::User, Role::Assistant, Role::Tool].into_iter().find(|known| self::role(*known) == name))
-    {
-        tx.execute("DELETE FROM messages WHERE id = ?1", [id.as_str()])?;
-        count(tx, role, -1)?;
-    }
-    Ok(())
 }
 
 pub(super) fn change_agent(tx: &Transaction<'_>, change: impl FnOnce(&mut AgentRow)) -> rusqlite::Result<()> {
