@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Setup, soon, until};
+use crate::support::{Dialect, Model, Setup, model::text, soon, until};
 
 #[tokio::test]
 async fn a_server_that_is_well_is_alive_and_ready() {
@@ -35,6 +35,21 @@ async fn without_its_workspace_it_is_alive_and_not_ready() {
     server.rest.get("/livez").await.ok();
     std::fs::rename(&elsewhere, &workspace).expect("it comes back");
     until("the look at it", async || (server.rest.get("/readyz").await.status == 200).then_some(())).await;
+}
+
+/// Somebody else reads the log's file, as a backup does: what is cleared meanwhile is erased once they have gone.
+#[tokio::test]
+async fn what_could_not_be_erased_is_erased_later() {
+    let model = Model::start(Dialect::Anthropic, [vec![text("The marker-of-an-answer.")]]).await;
+    let server = Setup::with(&model).start();
+    server.rest.ask("Say it.").await;
+    let log = rusqlite::Connection::open(server.setup().data_dir().join("log.sqlite3")).expect("the log");
+    log.execute_batch("BEGIN; SELECT COUNT(*) FROM events").expect("it can be read");
+    assert_eq!(server.rest.delete("/messages").await.status, 204);
+    assert!(server.data_holds("marker-of-an-answer") && server.log().contains("not erased"), "{}", server.log());
+    log.execute_batch("COMMIT").expect("an end");
+    until("the content has gone", async || (!server.data_holds("marker-of-an-answer")).then_some(())).await;
+    assert_eq!(server.rest.messages().await.len(), 0);
 }
 
 /// Somebody else holds the log's file: nothing can be stored, and who looks is told what hangs.

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::OpenError;
 
 /// How long a connection waits for another's lock.
-const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What makes each format of the one before it, the first of an empty file. This binary reads and writes the last; a file
 /// of a higher one is refused. A step that was shipped is never edited: what comes is one more.

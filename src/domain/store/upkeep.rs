@@ -1,12 +1,17 @@
 //! The writer's upkeep: retention, erasing, and the reserve for a full disk.
 
-use std::{fs::OpenOptions, path::Path, sync::atomic::Ordering};
+use std::{
+    fs::OpenOptions,
+    path::Path,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Health, project, writer::Writer};
+use super::{Health, project, schema, writer::Writer};
 
 /// Events that one transaction of retention drops at most, so that nobody waits long behind it.
 const PRUNE_EVENTS: u64 = 500;
@@ -14,6 +19,17 @@ const PRUNE_EVENTS: u64 = 500;
 const RESERVE: u64 = 1024 * 1024;
 /// Bytes that have to be free beside the reserve before messages are taken again.
 const ROOM: u64 = 256 * 1024;
+/// How long content that could not be erased is left alone before that is tried again.
+const ERASE_AGAIN: Duration = Duration::from_secs(5);
+/// Longest that others who read the file are waited for then: nothing is stored meanwhile.
+const ERASE_WAIT: Duration = Duration::from_millis(100);
+
+/// Deleted content that is still in the file.
+pub(super) struct Due {
+    next: Instant,
+    /// It is in the WAL alone.
+    is_vacuumed: bool,
+}
 
 impl Writer {
     /// Whether there is room for the reserve and for a message; then the log takes events again.
@@ -30,18 +46,46 @@ impl Writer {
     }
 
     /// After clear and reset: what was deleted is also gone from the file's free pages and from the WAL. What could
-    /// not be erased, or was cut short by a crash, is erased at the next start.
-    pub(super) fn erase_what_is_due(&self) {
-        if let Err(error) = self.try_erase() {
-            tracing::warn!(%error, "deleted content is not erased from the file yet; the next start does it");
+    /// not be erased is tried again, and what was cut short by a crash is erased at the next start.
+    pub(super) fn erase_what_is_due(&mut self) {
+        // Whatever was done of an earlier one: there is more now.
+        self.due = None;
+        if let Err(error) = self.erase() {
+            tracing::warn!(%error, "deleted content is not erased from the file yet; it is tried again");
         }
     }
 
-    fn try_erase(&self) -> rusqlite::Result<()> {
+    /// Tries again if it is time to.
+    pub(super) fn erase_again(&mut self) {
+        if self.due.as_ref().is_none_or(|due| Instant::now() < due.next) {
+            return;
+        }
+        let shortened = self.connection.busy_timeout(ERASE_WAIT);
+        if shortened.and_then(|()| self.erase()).is_ok() {
+            tracing::info!("deleted content is erased from the file now");
+        }
+        if let Err(error) = self.connection.busy_timeout(schema::BUSY_TIMEOUT) {
+            tracing::error!(%error, "the log waits no longer for others who hold its file");
+        }
+    }
+
+    fn erase(&mut self) -> rusqlite::Result<()> {
+        let mut is_vacuumed = self.due.take().is_some_and(|due| due.is_vacuumed);
+        let erased = self.try_erase(&mut is_vacuumed);
+        if erased.is_err() {
+            self.due = Some(Due { next: Instant::now() + ERASE_AGAIN, is_vacuumed });
+        }
+        erased
+    }
+
+    fn try_erase(&self, is_vacuumed: &mut bool) -> rusqlite::Result<()> {
         if project::get::<bool>(&self.connection, project::ERASE)? != Some(true) {
             return Ok(());
         }
-        self.connection.execute_batch("VACUUM")?;
+        if !*is_vacuumed {
+            self.connection.execute_batch("VACUUM")?;
+            *is_vacuumed = true;
+        }
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if busy != 0 {
             return Err(rusqlite::Error::QueryReturnedNoRows);

@@ -19,7 +19,9 @@ use super::{
     streams::Streams,
     tail::{Logged, Tail},
     tally::Counting,
-    turn_rows, version_rows, waiting,
+    turn_rows,
+    upkeep::Due,
+    version_rows, waiting,
 };
 use crate::domain::{
     cursor::Cursor,
@@ -34,6 +36,9 @@ const GROUP: usize = 256;
 const PRUNE_EVERY: u64 = 256 * 1024;
 /// How long a full disk is left alone before it is looked at again; a command waits no longer.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
+
+/// The same where something is to be erased again.
+const LOOK_TO_ERASE: Duration = Duration::from_millis(20);
 
 /// A batch and where its answer goes.
 pub(super) struct Command {
@@ -56,6 +61,8 @@ pub(super) struct Writer {
     pruned_at: u64,
     /// Whether `synchronous` is FULL now.
     full_sync: bool,
+    /// What could not be erased yet.
+    pub(super) due: Option<Due>,
 }
 
 /// A log whose writer has panicked would leave every client waiting for ever: the process ends instead, and the next
@@ -123,7 +130,7 @@ impl Writer {
             epoch,
             refused,
         });
-        let writer = Self {
+        let mut writer = Self {
             connection,
             shared: Arc::clone(&shared),
             retention,
@@ -133,6 +140,7 @@ impl Writer {
             total: total as u64,
             pruned_at: 0,
             full_sync: true,
+            due: None,
         };
         // Without room for the reserve the first write finds out; reading works all the same.
         writer.look_for_room();
@@ -158,6 +166,12 @@ impl Writer {
                 Err(TryRecvError::Empty) if self.health() == Health::Full => {
                     std::thread::sleep(LOOK_FOR_ROOM);
                     self.look_for_room();
+                    continue;
+                }
+                Err(TryRecvError::Empty) if self.due.is_some() => {
+                    std::thread::sleep(LOOK_TO_ERASE);
+                    let _busy = pulse.begin();
+                    self.erase_again();
                     continue;
                 }
                 Err(TryRecvError::Empty) => match queue.blocking_recv() {
