@@ -58,7 +58,7 @@ fn edit(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
     if args.old_string == args.new_string && !args.old_string.is_empty() {
         return Err(ToolError::model("old_string and new_string are the same"));
     }
-    let _one_step = workspace.writing();
+    let _one_step = context.writing()?;
     let old = match workspace.read(&path, MAX_FILE_BYTES) {
         Ok(old) => old,
         Err(PathError { problem: Problem::NotFound, .. }) if args.old_string.is_empty() => Vec::new(),

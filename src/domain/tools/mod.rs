@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -95,6 +95,14 @@ pub(super) struct ToolContext {
     pub call: Option<ToolCallId>,
     /// What deny rules keep from it.
     pub hidden: Hidden,
+}
+
+impl ToolContext {
+    /// Keeps others from writing, once they let it. It may have waited longer than its turn: then nothing is to be written.
+    fn writing(&self) -> Result<MutexGuard<'_, ()>, ToolError> {
+        let guard = self.workspace.writing();
+        if self.cancel.is_cancelled() { Err(ToolError::canceled()) } else { Ok(guard) }
+    }
 }
 
 /// What the tools of a session remember between calls. Reset forgets it.

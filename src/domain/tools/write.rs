@@ -53,7 +53,7 @@ fn write(context: &ToolContext, args: &Args) -> Result<ToolOutput, ToolError> {
     if args.path.ends_with('/') {
         return Err(ToolError::model(format!("path {:?} names a directory; name a file in it", args.path)));
     }
-    let _one_step = workspace.writing();
+    let _one_step = context.writing()?;
     let old = match workspace.open_file(&path) {
         Ok(file) => {
             let canonical = workspace.canonical_of(&path, &file)?;
