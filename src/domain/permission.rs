@@ -1,7 +1,9 @@
 //! Permissions: what the agent may do without asking, asking for the rest, and the answers.
 
+mod conditions;
 mod evaluate;
 mod grants;
+mod heredoc;
 mod judge;
 mod readers;
 mod requests;

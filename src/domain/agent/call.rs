@@ -30,6 +30,8 @@ use crate::domain::{
 const RETRIES: u32 = 8;
 /// The first wait; each further one is twice as long.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// Attempts after which a provider that wants no wait is not believed.
+const TRUSTED: u32 = 2;
 /// The longest wait that we choose ourselves.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// The longest that all waits of one call take together.
@@ -311,7 +313,8 @@ fn cut(message: &str) -> ProviderError {
 
 /// How long to wait before the next attempt: as the provider says, else doubling with jitter.
 fn delay(attempt: u32, retry_after: Option<Duration>) -> Duration {
-    if let Some(after) = retry_after {
+    // Who says "at once" again and again is not taken at that word.
+    if let Some(after) = retry_after.filter(|after| attempt <= TRUSTED || *after >= FIRST_DELAY) {
         return after;
     }
     let full = FIRST_DELAY.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_DELAY);

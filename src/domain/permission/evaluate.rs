@@ -109,11 +109,10 @@ pub(in crate::domain) fn rules_of(settings: &Settings, workspace: &Workspace) ->
 fn names(workspace: &Workspace, path: &str) -> Vec<PathBuf> {
     let given = if path.is_empty() { "." } else { path };
     let Ok(path) = workspace.for_model(given) else { return Vec::new() };
-    let real = workspace.root().join(path.as_path()).canonicalize().ok().or_else(|| {
-        // A new file, in a folder that may be a link.
-        let whole = workspace.root().join(path.as_path());
-        Some(whole.parent()?.canonicalize().ok()?.join(whole.file_name()?))
-    });
+    let whole = workspace.root().join(path.as_path());
+    // Of a new file, in folders that may be new too, below one that may be a link.
+    let real =
+        whole.ancestors().find_map(|there| Some(there.canonicalize().ok()?.join(whole.strip_prefix(there).ok()?)));
     let real = real.and_then(|real| real.strip_prefix(workspace.root()).ok().map(Path::to_owned));
     let mut names = vec![path.as_path().to_owned()];
     names.extend(real.filter(|real| *real != names[0]));

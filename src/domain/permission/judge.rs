@@ -63,6 +63,8 @@ pub(crate) struct Judge<'a> {
 }
 
 const LIST: &str = "the list of commands that only read";
+/// Bytes of the longest path.
+const MAX_PATH: usize = 4096;
 
 impl Judge<'_> {
     /// Judges a call.
@@ -261,12 +263,16 @@ fn paths(part: &Part, place: &Place) -> Vec<PathBuf> {
     for word in part.words.iter().filter(|word| word.is_known) {
         let text = word.text.as_str();
         found.extend(inside(text, place));
-        for (at, letter) in text.char_indices() {
+        // What is longer is no path, and not all of it is to be kept.
+        let near = text.ceil_char_boundary(text.len().saturating_sub(MAX_PATH));
+        for (at, letter) in text[near..].char_indices().map(|(at, letter)| (near + at, letter)) {
             if matches!(letter, '=' | ':' | '@' | ',') {
                 found.extend(inside(&text[at + 1..], place));
             }
         }
-        if let Some(value) = text.strip_prefix('-').and_then(|flag| flag.get(1..)) {
+        if let Some(value) =
+            text.strip_prefix('-').and_then(|flag| flag.get(1..)).filter(|value| value.len() <= MAX_PATH)
+        {
             found.extend(inside(value, place));
         }
     }

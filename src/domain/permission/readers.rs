@@ -22,7 +22,7 @@ const HARMLESS: [&str; 10] =
 /// Read nothing but names, or nothing at all; their words have to be known.
 const QUIET: [&str; 10] = ["pwd", "whoami", "id", "uname", "nproc", "arch", "uptime", "which", "type", "tr"];
 /// Read the files that they are told.
-const READING: [&str; 32] = [
+const READING: [&str; 30] = [
     "cat",
     "head",
     "tail",
@@ -47,10 +47,8 @@ const READING: [&str; 32] = [
     "b2sum",
     "od",
     "hexdump",
-    "strings",
     "du",
     "df",
-    "jq",
     "expand",
     "paste",
     "join",
@@ -126,9 +124,16 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
     }
     match name {
         _ if QUIET.contains(&name) => true,
+        // Its programs have modules, which lie anywhere.
+        "jq" => {
+            !words.iter().any(|word| ["import", "include"].iter().any(|load| word.text.contains(load)))
+                && here.reads(words)
+        }
+        // It takes more words out of such a file.
+        "strings" => !words.iter().any(|word| word.text.starts_with('@') || word.is_glob) && here.reads(words),
         _ if READING.contains(&name) => here.reads(words),
-        "printf" => words.first().is_some_and(|word| word.literal().is_some_and(|text| !text.starts_with('-'))),
-        "test" => !words.iter().any(|word| ["-v", "-R"].contains(&word.text.as_str())),
+        "printf" => words.first().and_then(Word::literal).is_some_and(prints),
+        "test" => !words.iter().any(|word| ["-v", "-R"].contains(&word.text.as_str()) || word.is_glob),
         "printenv" | "env" | "hostname" => words.is_empty(),
         "set" => words.iter().all(|word| sets_harmless(&word.text)),
         "command" => words.len() == 2 && ["-v", "-V"].contains(&words[0].text.as_str()),
@@ -138,7 +143,11 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
             let long = ["--output", "--compress-program", "--temporary-directory", "--files0-from"];
             lacks(words, "oT", &long) && here.reads(words)
         }
-        "uniq" => words.iter().filter(|word| !word.text.starts_with('-')).count() <= 1 && here.reads(words),
+        "uniq" => {
+            // The second one is written.
+            let is_file = |word: &&Word| !word.text.starts_with('-') || matches!(word.text.as_str(), "-" | "--");
+            words.iter().filter(is_file).count() <= 1 && !words.iter().any(|word| word.is_glob) && here.reads(words)
+        }
         "file" => lacks(words, "CmzZ", &["--compile", "--magic-file", "--uncompress"]) && here.reads(words),
         "tree" => lacks(words, "oR", &["--fromfile"]) && here.reads(words),
         "diff" => lacks(words, "l", &["--paginate"]) && here.reads(words),
@@ -267,14 +276,23 @@ fn behind_pattern(words: &[Word]) -> Vec<Word> {
     let names_it = words.iter().any(|word| {
         let flag = word.text.split('=').next().unwrap_or_default();
         match (flag.strip_prefix("--"), flag.strip_prefix('-')) {
-            (Some(name), _) => !name.is_empty() && ["--regexp", "--file"].iter().any(|long| long.starts_with(flag)),
-            (None, Some(letters)) => letters.contains(['e', 'f']),
+            // Behind `--` all is a pattern or a path; where files or types are listed there is no pattern.
+            (Some(_), _) => ["--regexp", "--file", "--files", "--type-list"].iter().any(|long| long.starts_with(flag)),
+            (None, Some(letters)) => letters.is_empty() || letters.contains(['e', 'f']),
             (None, None) => may_be_flag(word),
         }
     });
     let pattern = words.iter().position(|word| !word.text.starts_with('-')).filter(|_| !names_it);
     let kept = words.iter().enumerate().filter(|(at, _)| Some(*at) != pattern);
     kept.map(|(_, word)| word.clone()).collect()
+}
+
+/// Whether a format of printf only prints: `%n` sets a variable, and a flag would be taken for one.
+fn prints(format: &str) -> bool {
+    let sets = |rest: &str| {
+        rest.trim_start_matches(|c: char| !c.is_ascii_alphabetic() || "hlLjzt".contains(c)).starts_with('n')
+    };
+    !format.starts_with('-') && !format.split('%').skip(1).any(sets)
 }
 
 fn finds(words: &[Word]) -> bool {

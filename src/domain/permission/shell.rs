@@ -5,7 +5,10 @@ use std::{borrow::Cow, ops::ControlFlow};
 
 use tree_sitter::{Node, ParseOptions, ParseState, Parser};
 
-use super::wrappers::{Inner, inner};
+use super::{
+    conditions, heredoc,
+    wrappers::{Inner, inner},
+};
 
 /// How deep command lines may lie within command lines (`bash -c "bash -c ..."`).
 const MAX_DEPTH: u8 = 4;
@@ -128,19 +131,32 @@ fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), S
     let said = node.utf8_text(text.as_bytes()).unwrap_or_default();
     match node.kind() {
         "command" => add(command(node, text), line, depth)?,
-        "file_redirect" => line.parts.push(redirection(node, text)),
-        "command_substitution" if said.starts_with('`') && said.contains('\\') => {
-            line.hidden = Some("it has a backslash within backticks".into());
+        "file_redirect" => {
+            let part = redirection(node, text);
+            if part.words.len() > 2 {
+                line.hidden = Some(format!("it has words of a command behind a redirection: {}", short(said)));
+            }
+            line.parts.push(part);
+        }
+        "heredoc_redirect" => {
+            if !heredoc::is_plain(node, text) {
+                line.hidden = Some(format!("it has a document whose end is not sure: {}", short(said)));
+            }
+        }
+        // The shell ends it at the next backtick, whatever stands between.
+        "command_substitution" if said.starts_with('`') && said.contains(['\\', '\'', '"', '#']) => {
+            line.hidden = Some("it has quotes, a remark or a backslash within backticks".into());
         }
         "expansion" if !is_plain_expansion(said) => note(&mut line.unlisted, "it has", said),
         "arithmetic_expansion" if !said.chars().all(|c| c.is_ascii_digit() || "$()+-*/% ".contains(c)) => {
             note(&mut line.unlisted, "it has", said);
         }
         "compound_statement" if said.starts_with("((") => note(&mut line.unlisted, "it has", said),
-        // Both evaluate text as arithmetic, and that can hold commands.
-        "test_command" if said.starts_with("[[") || [" -v", " -R"].iter().any(|test| said.contains(test)) => {
+        // It evaluates text as arithmetic, and that can hold commands.
+        "test_command" if said.starts_with("[[") || !conditions::is_plain(node, text) => {
             note(&mut line.unlisted, "it has", said);
         }
+        "for_statement" if !is_plain_variable(node, text) => note(&mut line.unlisted, "it sets", said),
         "variable_assignment" if node.parent().is_none_or(|above| above.kind() != "command") => {
             note(&mut line.unlisted, "it sets", said);
         }
@@ -170,7 +186,6 @@ fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), S
         | "case_statement"
         | "case_item"
         | "negated_command"
-        | "heredoc_redirect"
         | "heredoc_body"
         | "heredoc_start"
         | "heredoc_end"
@@ -351,6 +366,12 @@ fn add_quoted(word: &mut Word, inside: &str) {
 fn is_plain_expansion(said: &str) -> bool {
     let name = said.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// Whether a loop sets a variable of its own, and not one that the shell or another program goes by.
+fn is_plain_variable(node: Node<'_>, text: &str) -> bool {
+    let name = node.child_by_field_name("variable").and_then(|name| name.utf8_text(text.as_bytes()).ok());
+    name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
 }
 
 /// Whether a text has the beginning of a substitution that no backslash takes away.

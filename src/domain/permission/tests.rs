@@ -49,6 +49,11 @@ fn what_only_reads_is_free() {
         "set -euo pipefail; ls",
         "\\ls 'a b' \"c d\"",
         "diff <(sort a) <(sort b)",
+        "for f in *.rs; do [ -f \"$f\" ] && echo \"$f\"; done",
+        "[ \"$(ls | wc -l)\" -gt 3 ] && echo many; [ ! -d a ] && [ a = b ]",
+        "cat <<'E' | wc -l\na $(rm x) `rm y`\nE",
+        "printf '%s\\n' a b; printf \"%d items\\n\" 5",
+        "grep -- -x a; time -p ls; ls | uniq -c",
         "cat < a",
         "ls; echo $?",
     ] {
@@ -158,6 +163,51 @@ fn what_may_do_more_asks() {
         "coproc ls",
         "curl http://127.0.0.1",
         "python3 -c 'print(1)'",
+        // Words behind a redirection are the command's.
+        "env 2>/dev/null sh -c id",
+        "find 2>/dev/null . -exec rm {} +",
+        "find </dev/null . -delete",
+        "sort 2>/dev/null -o x a",
+        "cat 2>&1 /etc/passwd",
+        "cat <<< x /etc/passwd",
+        // Documents that end elsewhere than they seem to, or have more in them.
+        "find <<E . -exec rm {} +\nx\nE",
+        "cat <<E /etc/passwd\nx\nE",
+        "cat <<E\n`rm x`\nE",
+        "cat <<E\"x\"\nEx\nrm x\nE\"x\"",
+        "cat <<\"E\\F\"\nE\\F\nrm x\nEF",
+        "cat <<-'E'\n  E\n: '\nE\nrm x #'",
+        "cat <<E\nE \n: '\nE\nrm x #'",
+        "cat <<E | rm x\na\nE",
+        // The shell ends a substitution at the next backtick.
+        "echo `echo '`; rm x; echo `'`",
+        "echo `echo \"`; rm x; echo `\"`",
+        // Words that are only known when it runs.
+        "for x in '5 sh -c id'; do nice -n $x ls; done",
+        "nice -n * ls",
+        "[ \t-v 'a[$(rm x)]' ]",
+        "[ \\\n-v 'a[$(rm x)]' ]",
+        "for x in '-v a[$(rm>x)]'; do [ $x ]; done",
+        "for x in -v; do for y in 'a[$(rm>x)]'; do [ ! \"$x\" \"$y\" ]; done; done",
+        "[ -f a -a -v 'a[$(rm x)]' ]",
+        "[ * ]",
+        "test *",
+        // Variables that others go by.
+        "for PATH in x; do ls; done",
+        "select IFS in x; do ls; done",
+        "printf 'x%n' PATH; ls",
+        "printf '%-5lln' PATH",
+        "uniq - x",
+        "uniq -c -- a x",
+        // What looks like a pattern and is a path.
+        "grep -v -- -zz /etc/passwd",
+        "grep - /etc/passwd",
+        "rg - /etc/passwd",
+        "rg --files /",
+        "jq -n 'import \"config\" as $c {search:\"/root\"}; $c'",
+        "jq -n 'include \"a\" {search: \"/root\"}; x'",
+        "strings @x",
+        "time -p rm x",
     ] {
         let (verdict, reason, _) = judged(PermissionMode::Ask, &[], line);
         assert_eq!(verdict, Verdict::Ask, "{line}: {reason}");
@@ -202,6 +252,10 @@ fn a_deny_rule_wins_in_every_mode_wherever_the_command_stands() {
         "watch rm x",
         "(rm x)",
         "{ rm x; } > y",
+        "time -p rm x",
+        "ls | xargs -rn 1 rm",
+        "sudo -nu root rm x",
+        "bash -eo pipefail -c 'rm x'",
     ] {
         for mode in [PermissionMode::Auto, PermissionMode::Ask, PermissionMode::ReadOnly] {
             let (verdict, reason, _) = judged(mode, &rules, line);
@@ -210,7 +264,24 @@ fn a_deny_rule_wins_in_every_mode_wherever_the_command_stands() {
         }
     }
     // Whether it is about these cannot be told.
-    for line in ["$x y", "eval \"$x\"", "bash x.sh", "bash -c \"$x\"", "echo \"unterminated", "`echo rm` x"] {
+    for line in [
+        "$x y",
+        "eval \"$x\"",
+        "bash x.sh",
+        "bash -c \"$x\"",
+        "echo \"unterminated",
+        "`echo rm` x",
+        "env 2>/dev/null rm x",
+        "cat <<E\n`rm x`\nE",
+        "cat <<-'E'\n  E\n: '\nE\nrm x #'",
+        "echo `echo '`; rm x; echo `'`",
+        "xargs --max-args 1 rm",
+        "sudo --user root rm x",
+        "env -iS 'rm x'",
+        "nice --adjustment 5 rm x",
+        "bash x.sh -c ls",
+        "bash --rcfile x -c ls",
+    ] {
         assert_eq!(judged(PermissionMode::Auto, &rules, line).0, Verdict::Ask, "{line}");
         assert_eq!(judged(PermissionMode::Ask, &rules, line).0, Verdict::Ask, "{line}");
         assert_eq!(judged(PermissionMode::ReadOnly, &rules, line).0, Verdict::Deny, "{line}");

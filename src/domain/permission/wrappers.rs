@@ -17,11 +17,18 @@ pub(super) fn inner(words: &[Word]) -> (bool, Vec<Inner>) {
     let name = words.first().and_then(Word::literal).unwrap_or_default();
     let arguments = words.get(1..).unwrap_or_default();
     match name.rsplit('/').next().unwrap_or(name) {
+        "time" if arguments.first().and_then(Word::literal) == Some("-p") => {
+            let rest = after(arguments, 1);
+            (is_command(rest), if is_command(rest) { command(rest) } else { unknown(name) })
+        }
         "time" | "nohup" if is_command(arguments) => (name != "nohup", command(arguments)),
-        "nice" => match arguments.first().and_then(Word::literal) {
-            Some("-n") => (is_command(arguments.get(2..).unwrap_or_default()), command(after(arguments, 2))),
-            Some(_) if is_command(arguments) => (true, command(arguments)),
-            Some(_) | None => (false, behind_flags(arguments, &["-n"])),
+        "time" | "nohup" if !arguments.is_empty() => (false, unknown(name)),
+        "nice" => match arguments {
+            [flag, number, rest @ ..] if flag.literal() == Some("-n") && number.literal().is_some_and(is_number) => {
+                (is_command(rest), command(rest))
+            }
+            [first, ..] if first.literal().is_some_and(|text| !text.starts_with('-')) => (true, command(arguments)),
+            _ => (false, behind_flags(arguments, &["-n"])),
         },
         "timeout" => match arguments.first().and_then(Word::literal) {
             Some(first) if is_duration(first) => (is_command(after(arguments, 1)), command(after(arguments, 1))),
@@ -34,7 +41,10 @@ pub(super) fn inner(words: &[Word]) -> (bool, Vec<Inner>) {
         "command" if matches!(arguments.first().and_then(Word::literal), Some("-v" | "-V")) => (false, Vec::new()),
         "exec" | "command" => (false, behind_flags(arguments, &["-a"])),
         "env" => (false, env(arguments)),
-        "sudo" | "doas" => (false, behind_flags(arguments, &["-u", "-g", "-h", "-p", "-C", "-T", "-r", "-t", "-D"])),
+        "sudo" | "doas" => {
+            let with_value = ["-u", "-g", "-h", "-p", "-C", "-T", "-r", "-t", "-D", "-U", "-R", "-a", "-c"];
+            (false, behind_flags(arguments, &with_value))
+        }
         "setsid" | "stdbuf" | "ionice" | "chrt" | "taskset" | "unshare" | "chroot" | "script" | "flock" | "strace"
         | "ltrace" | "gdb" | "watch" | "parallel" | "entr" | "ssh" | "su" | "runuser" | "setpriv" | "systemd-run"
         | "trap" | "source" | "." | "npx" | "busybox" | "toybox" | "rlwrap" | "unbuffer" | "expect" => {
@@ -42,6 +52,7 @@ pub(super) fn inner(words: &[Word]) -> (bool, Vec<Inner>) {
         }
         "xargs" => {
             let with_value = ["-I", "-n", "-P", "-L", "-d", "-s", "-a", "-E"];
+            // `-i`, `-l` and `-e` have their values with them.
             (false, behind_flags(arguments, &with_value))
         }
         "find" | "fd" | "fdfind" => (false, find(arguments)),
@@ -71,12 +82,17 @@ fn is_command(words: &[Word]) -> bool {
     words.first().is_some_and(|word| word.literal().is_none_or(|text| !text.starts_with('-')))
 }
 
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn is_duration(text: &str) -> bool {
     let number = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or(text);
     !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
-/// What follows the flags; none where a flag is not known.
+/// What follows the flags; none where it is not known whether a flag takes the word behind it.
 fn skip_flags<'a>(words: &'a [Word], with_value: &[&str]) -> Option<&'a [Word]> {
     let mut rest = words;
     loop {
@@ -84,8 +100,18 @@ fn skip_flags<'a>(words: &'a [Word], with_value: &[&str]) -> Option<&'a [Word]> 
         let text = first.literal()?;
         match text {
             "--" => return Some(after(rest, 1)),
+            "-" => return Some(rest),
             flag if with_value.contains(&flag) => rest = after(rest, 2),
-            flag if flag.starts_with('-') && flag.len() > 1 => rest = after(rest, 1),
+            flag if flag.starts_with("--") => rest = flag.contains('=').then(|| after(rest, 1))?,
+            flag if flag.starts_with('-') => {
+                // Several behind one dash: the first that takes a value takes the rest, or the next word.
+                let takes = |letter: char| {
+                    with_value.iter().any(|flag| flag.strip_prefix('-') == Some(letter.to_string().as_str()))
+                };
+                let value = flag.char_indices().skip(1).find(|(_, letter)| takes(*letter));
+                let is_last = value.is_some_and(|(at, letter)| at + letter.len_utf8() == flag.len());
+                rest = after(rest, if is_last { 2 } else { 1 });
+            }
             _ => return Some(rest),
         }
     }
@@ -104,7 +130,10 @@ fn behind_flags_or_unknown(name: &str, words: &[Word]) -> Vec<Inner> {
 
 fn env(words: &[Word]) -> Vec<Inner> {
     let Some(mut rest) = skip_flags(words, &["-u", "--unset", "-C", "--chdir"]) else { return unknown("env") };
-    let splits = |word: &Word| word.text.starts_with("-S") || word.text.starts_with("--split-string");
+    let splits = |word: &Word| match word.text.strip_prefix("--") {
+        Some(long) => long.starts_with('s'),
+        None => word.text.starts_with('-') && word.text.contains('S'),
+    };
     if words.iter().any(splits) {
         return unknown("env");
     }
@@ -123,18 +152,20 @@ fn find(words: &[Word]) -> Vec<Inner> {
     begins.flat_map(|(at, _)| command(after(words, at + 1))).collect()
 }
 
+/// `bash -c 'line'`: the line is the first word behind the flags.
 fn shell(name: &str, words: &[Word]) -> Vec<Inner> {
-    let Some(at) = words.iter().position(|word| {
-        word.literal().is_some_and(|text| text.starts_with('-') && !text.starts_with("--") && text.contains('c'))
-    }) else {
+    let (mut rest, mut has_line) = (words, false);
+    while let Some(text) = rest.first().and_then(Word::literal).filter(|text| text.starts_with(['-', '+'])) {
+        // A long one may take the next word.
+        if text.starts_with("--") {
+            return unknown(name);
+        }
+        has_line |= text.starts_with('-') && text.contains('c');
+        rest = after(rest, if text.ends_with(['o', 'O']) { 2 } else { 1 });
+    }
+    match rest.first().and_then(Word::literal).filter(|_| has_line) {
+        Some(line) => vec![Inner::Line(line.to_owned())],
         // A script, or what comes in by a pipe.
-        return unknown(name);
-    };
-    match after(words, at + 1).iter().find(|word| word.literal().is_none_or(|text| !text.starts_with(['-', '+']))) {
-        Some(line) => match line.literal() {
-            Some(text) => vec![Inner::Line(text.to_owned())],
-            None => unknown(name),
-        },
         None => unknown(name),
     }
 }

@@ -206,7 +206,12 @@ impl Jail {
         }
         let mut sofar = PathBuf::new();
         let mut above = open(Path::new(".")).map_err(fail)?;
+        let mut is_new = false;
         for part in parents.components() {
+            // What does not exist leads nowhere, also not back: who judged the path went by that.
+            if is_new && part == Component::ParentDir {
+                return Err(fail(Errno::NOENT));
+            }
             sofar.push(part);
             let mut next = open(&sofar);
             if let (Err(Errno::NOENT), Component::Normal(name)) = (&next, part) {
@@ -215,7 +220,7 @@ impl Jail {
                     return Err(PathError::new(path.to_string(), Problem::Git));
                 }
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(Errno::EXIST) => next = open(&sofar),
+                    Ok(()) | Err(Errno::EXIST) => (next, is_new) = (open(&sofar), true),
                     Err(error) => return Err(fail(error)),
                 }
             }
