@@ -212,10 +212,12 @@ pub struct Providers {
     #[arg(long, env = "OPENCODE_MODELS_FILE", global = true)]
     pub models_file: Option<PathBuf>,
     /// Seconds without a first token after which a model call counts as stalled.
-    #[arg(long, env = "OPENCODE_FIRST_TOKEN_SECONDS", default_value_t = 600, global = true)]
+    #[arg(long, env = "OPENCODE_FIRST_TOKEN_SECONDS", default_value_t = 600, global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
     pub first_token_seconds: u64,
     /// Seconds between tokens after which a model call counts as stalled.
-    #[arg(long, env = "OPENCODE_BETWEEN_TOKENS_SECONDS", default_value_t = 120, global = true)]
+    #[arg(long, env = "OPENCODE_BETWEEN_TOKENS_SECONDS", default_value_t = 120, global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
     pub between_tokens_seconds: u64,
 }
 

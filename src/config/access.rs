@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::{AccessSettings, TokenHash};
 
 /// Fewest characters of a token.
-const MIN_TOKEN: usize = 16;
+pub(super) const MIN_TOKEN: usize = 16;
 
 /// Who may come in.
 #[derive(Clone, Debug, Args)]
@@ -58,16 +58,21 @@ impl Access {
             return Err("OPENCODE_INSECURE_NO_AUTH is set, and a token too: leave one of them out".into());
         }
         let token = self.api_token.as_ref().map(|token| {
-            let token = token.expose_secret().as_bytes();
-            if token.len() < MIN_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
+            let token = token.expose_secret();
+            if !is_token(token) {
                 return Err(format!(
                     "OPENCODE_API_TOKEN: is to be of at least {MIN_TOKEN} letters, digits and the like, without spaces"
                 ));
             }
-            Ok(TokenHash::of(token))
+            Ok(TokenHash::of(token.as_bytes()))
         });
         Ok(AccessSettings { token: token.transpose()?, file: self.api_tokens_file.clone() })
     }
+}
+
+/// Whether it is one that a header can carry and that is not soon guessed.
+pub(super) fn is_token(token: &str) -> bool {
+    token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A secret that nobody guesses: 32 bytes as hexadecimal digits, 244 bits of them random.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::access::{MIN_TOKEN, is_token};
 use crate::domain::{PermissionDecision, PermissionMode, PermissionSettings};
 
 /// What the agent may do.
@@ -48,9 +49,11 @@ impl Permissions {
     /// What the domain needs of them.
     pub(super) fn settings(&self) -> Result<PermissionSettings, String> {
         let reply_token = match &self.reply_token {
-            Some(token) if token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) => token.clone(),
+            Some(token) if is_token(token.expose_secret()) => token.clone(),
             Some(_) | None => {
-                return Err("OPENCODE_REPLY_TOKEN: is to be of letters, digits and the like, without spaces".into());
+                return Err(format!(
+                    "OPENCODE_REPLY_TOKEN: is to be of at least {MIN_TOKEN} letters, digits and the like, without spaces"
+                ));
             }
         };
         Ok(PermissionSettings {

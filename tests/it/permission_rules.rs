@@ -53,6 +53,7 @@ async fn a_call_is_judged_without_being_made(door: Door) {
         (in_mode("read_only", write("a.txt")), said("deny", "mode", "the mode read_only")),
         (in_mode("auto", write("secrets/a")), said("deny", "rule", "the rule \"deny tool write path `secrets`\"")),
         (write("link/a"), said("deny", "rule", "the rule \"deny tool write path `secrets`\"")),
+        (write("link/new/a"), said("deny", "rule", "the rule \"deny tool write path `secrets`\"")),
         (write("x/../secrets/a"), said("deny", "rule", "the rule \"deny tool write path `secrets`\"")),
         (json!({"tool_name": "ls", "input": {}}), said("allow", "mode", "the mode ask")),
     ] {
@@ -70,8 +71,12 @@ async fn a_call_is_judged_without_being_made(door: Door) {
 
     let refused = client.evaluate_permission(json!({"tool_name": "fly", "input": {}})).await.expect_err("no tool");
     assert_eq!((refused.code.as_str(), refused.fields), ("invalid_argument", vec!["tool_name".to_owned()]));
-    let refused = client.evaluate_permission(json!({"tool_name": "bash", "input": {}})).await.expect_err("no command");
-    assert_eq!((refused.code.as_str(), refused.fields), ("invalid_argument", vec!["input".to_owned()]));
+    for wrong in [json!({"tool_name": "bash", "input": {}}), bash(&"x".repeat(200_000))] {
+        let refused = client.evaluate_permission(wrong).await.expect_err("no command");
+        assert_eq!((refused.code.as_str(), refused.fields), ("invalid_argument", vec!["input".to_owned()]));
+    }
+    // However many paths may be in a word.
+    client.evaluate_permission(bash(&format!("echo {}", ",".repeat(100_000)))).await.expect("it is judged");
 }
 
 #[test]

@@ -129,7 +129,9 @@ async fn a_token_is_made_and_told_once() {
     let told = Setup::new().asking().start();
     told.rest.read("/session").await;
     assert!(!told.log().contains(TOKEN) && !told.log().contains("reply token"), "{}", told.log());
-    let (code, said) = Setup::new().env("OPENCODE_REPLY_TOKEN", "a b").fail_to_start();
+    let (code, said) = Setup::new().env("OPENCODE_REPLY_TOKEN", "too-short").fail_to_start();
+    assert!(code == Some(1) && said.contains("at least 16"), "{said}");
+    let (code, said) = Setup::new().env("OPENCODE_REPLY_TOKEN", "long enough but of words").fail_to_start();
     assert_eq!(code, Some(1));
     assert!(said.contains("OPENCODE_REPLY_TOKEN"), "{said}");
 }

@@ -94,6 +94,9 @@ async fn write_makes_files_and_replaces_only_what_was_seen() {
     let ran = it(vec![write("README.md", "# Mine\n")]).await;
     assert!(ran.bad().ends_with(unseen), "{}", ran.bad());
     assert!(it(vec![edit("README.md", "project", "thing")]).await.bad().ends_with(unseen));
+    // What is not there leads nowhere, also not back to what was not seen.
+    let ran = it(vec![write("not-there/../README.md", "# Mine\n")]).await;
+    assert!(ran.bad().contains("not-there"), "{}", ran.bad());
     assert_eq!(read(&server, "README.md"), "# A project\n");
     fs::set_permissions(server.workspace().join("README.md"), fs::Permissions::from_mode(0o750)).expect("a mode");
     let ran = it(vec![view("README.md"), write("README.md", "# Mine\n")]).await;

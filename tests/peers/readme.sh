@@ -34,7 +34,7 @@ for block in "$temp"/blocks/*; do
   fi
   asked=$((asked + 1))
 done
-[ "$asked" -ge 4 ] || { echo "the README has $asked commands that ask a server: at least 4 were there" >&2; exit 1; }
+[ "$asked" -ge 13 ] || { echo "the README has $asked commands that ask a server: at least 13 were there" >&2; exit 1; }
 [ -s "$temp/workspace/hello.txt" ] || { echo "the turn of the README changed no file" >&2; exit 1; }
 
 echo "readme: a second terminal sees the same events, and after kill -9 exactly the rest"

@@ -4,7 +4,7 @@ use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Durat
 
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::json;
 use tokio::{
     io::AsyncReadExt,
@@ -13,8 +13,12 @@ use tokio::{
 };
 
 use super::{
-    Access, Tool, ToolContext, ToolError, ToolOutput, command::ITS_KEEPER, job, kept::Kept, processes::Entry,
-    shell::Shell,
+    Access, Tool, ToolContext, ToolError, ToolOutput,
+    command::ITS_KEEPER,
+    job,
+    kept::Kept,
+    processes::Entry,
+    shell::{MAX_SCRIPT_BYTES, Shell},
 };
 use crate::domain::part::head;
 
@@ -40,6 +44,7 @@ pub(super) struct Bash;
 #[serde(deny_unknown_fields)]
 pub(super) struct Args {
     /// The command.
+    #[serde(deserialize_with = "command")]
     command: String,
     /// Time that it may take, in milliseconds. Default: 60000, in the background no limit. Maximum: 600000.
     #[schemars(range(min = 1, max = 600_000))]
@@ -49,6 +54,15 @@ pub(super) struct Args {
     /// Answer at once with the id of a job, which runs on with all that it starts, after this turn too. It does not
     /// change the working directory of later commands.
     background: Option<bool>,
+}
+
+/// A command that is not too long to be judged, shown and run.
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let command = String::deserialize(deserializer)?;
+    if command.len() > MAX_SCRIPT_BYTES {
+        return Err(D::Error::custom("is too long; write it to a file and run that"));
+    }
+    Ok(command)
 }
 
 impl Tool for Bash {

@@ -17,7 +17,7 @@ use crate::domain::workspace::blocking;
 /// Bytes of the report on the working directory, which is one path.
 const MAX_REPORT: u64 = 16 * 1024;
 /// Bytes of the longest command: the system takes 128 KiB as one argument.
-const MAX_SCRIPT_BYTES: usize = 127 * 1024;
+pub(super) const MAX_SCRIPT_BYTES: usize = 127 * 1024;
 /// Settings without which programs wait for somebody at a terminal.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("TERM", "dumb"),

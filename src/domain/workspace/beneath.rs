@@ -206,21 +206,21 @@ impl Jail {
         }
         let mut sofar = PathBuf::new();
         let mut above = open(Path::new(".")).map_err(fail)?;
-        let mut is_new = false;
-        for part in parents.components() {
-            // What does not exist leads nowhere, also not back: who judged the path went by that.
-            if is_new && part == Component::ParentDir {
-                return Err(fail(Errno::NOENT));
-            }
+        let mut parts = parents.components();
+        while let Some(part) = parts.next() {
             sofar.push(part);
             let mut next = open(&sofar);
             if let (Err(Errno::NOENT), Component::Normal(name)) = (&next, part) {
+                // What does not exist leads nowhere, also not back: who judged the path went by that.
+                if parts.clone().any(|part| part == Component::ParentDir) {
+                    return Err(fail(Errno::NOENT));
+                }
                 // A link on the way may have led into .git.
                 if in_git(&self.canonical(above.as_fd()).map_err(|error| PathError::io(path, error))?) {
                     return Err(PathError::new(path.to_string(), Problem::Git));
                 }
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(Errno::EXIST) => (next, is_new) = (open(&sofar), true),
+                    Ok(()) | Err(Errno::EXIST) => next = open(&sofar),
                     Err(error) => return Err(fail(error)),
                 }
             }
