@@ -28,6 +28,8 @@ use super::{
 const MAX_COMPARED: u64 = 1024 * 1024;
 /// Paths that an answer names as left out.
 const MAX_LEFT_OUT: usize = 1000;
+/// Bytes of their paths.
+const MAX_LEFT_OUT_BYTES: usize = 256 * 1024;
 
 /// Which changes are wanted.
 #[derive(Clone, Debug, Default)]
@@ -225,6 +227,11 @@ impl OpenCode {
             left_out.sort();
             left_out.dedup();
             left_out.truncate(MAX_LEFT_OUT);
+            let mut bytes = 0;
+            left_out.retain(|out| {
+                bytes += out.path.len();
+                bytes <= MAX_LEFT_OUT_BYTES
+            });
             page.left_out = left_out;
             std::io::Result::Ok((page, until.tree))
         })

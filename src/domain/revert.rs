@@ -49,7 +49,7 @@ pub struct RevertFiles {
 pub struct Reverted {
     /// The changes made, or with `dry_run` those that would be.
     pub changes: Vec<ChangedFile>,
-    /// True where more changed than is listed.
+    /// True where more changed, or was skipped, than is listed.
     pub truncated: bool,
     /// What was not brought back, and why.
     pub skipped: Vec<PathReason>,
@@ -197,8 +197,11 @@ fn answer(
     let changes: Vec<ChangedFile> =
         made.iter().map(ChangedFile::from).take(MAX_NAMED).take_while(|change| within(&change.path)).collect();
     let named = changes.len();
+    let all = skipped.len();
     skipped.truncate(MAX_NAMED);
-    Reverted { truncated: named < made.len(), changes, skipped, version_before: before, version_after: after }
+    skipped.retain(|out| within(&out.path));
+    let truncated = named < made.len() || skipped.len() < all;
+    Reverted { truncated, changes, skipped, version_before: before, version_after: after }
 }
 
 /// What the model of the next turn is told.

@@ -13,6 +13,34 @@ use crate::{
 
 through_every_door! {
     what_is_over_the_bytes_of_a_look_is_said_and_left_alone;
+    pages_of_versions_that_lack_much_end_early;
+}
+
+/// A message of gRPC has 4 MiB at most where nobody says otherwise.
+async fn pages_of_versions_that_lack_much_end_early(door: Door) {
+    let setup = plain().env("OPENCODE_VERSION_BYTES", 2000);
+    let folder = [&"a".repeat(250); 12].map(String::as_str).join("/");
+    for number in 0..100 {
+        put(&setup.workspace(), &format!("{folder}/{number}.txt"), "x".repeat(5000));
+    }
+    let server = setup.start();
+    let client = server.through(door);
+    let writes = 20;
+    for number in 0..writes {
+        client.write_file("b.txt", json!({"content": number.to_string()})).await.expect("written");
+    }
+    let (mut found, mut wish, mut pages) = (0, json!({"limit": 200}), 0);
+    loop {
+        let page = client.list_versions(wish.clone()).await.expect("versions").body;
+        assert!(page.to_string().len() < 3 * 1024 * 1024);
+        found += page["versions"].as_array().expect("a list").len();
+        pages += 1;
+        match page["pagination"].get("next_cursor") {
+            Some(next) if page["pagination"]["has_more"] == true => wish["cursor"] = next.clone(),
+            _ => break,
+        }
+    }
+    assert!(pages > 1 && found >= writes, "{found} versions in {pages} pages");
 }
 
 /// Whether anything at or below that path is told as changed.

@@ -17,6 +17,11 @@ pub(super) const BASELINE: &str = "baseline";
 /// Most files of one version whose origin is kept: past it, who changed them is known by the version alone.
 const MAX_ORIGINS: usize = 10_000;
 
+/// Bytes of what versions lack that one page carries; it may end early.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of it that one version may show, which names but the first of them.
+const MAX_LACKS: usize = 256 * 1024;
+
 /// A version as it is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct VersionRow {
@@ -130,9 +135,16 @@ impl Snapshot<'_> {
         let mut statement = self.tx.prepare_cached(&select("WHERE id < ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3"))?;
         let rows =
             statement.query_map(params![page.after.unwrap_or(i64::MAX), page.limit + 1, page.offset as i64], row)?;
-        let mut items = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        let more = items.len() > page.limit as usize;
-        items.truncate(page.limit as usize);
+        let (mut items, mut bytes, mut more) = (Vec::new(), 0, false);
+        for row in rows {
+            let row = row?;
+            bytes += row.lacks.len().min(MAX_LACKS);
+            if items.len() == page.limit as usize || (bytes > PAGE_BYTES && !items.is_empty()) {
+                more = true;
+                break;
+            }
+            items.push(row);
+        }
         let next = if more { items.last().map(|row| row.id as i64) } else { None };
         Ok(Page { items, total: total as u64, next })
     }
