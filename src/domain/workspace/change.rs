@@ -118,7 +118,8 @@ impl Workspace {
     /// deleting what it happens to lie in.
     fn empty(&self, path: &RelativePath, place: &Place) -> Result<()> {
         let fail = |below: &Path, error| PathError::io(&RelativePath::found(&path.as_path().join(below)), error);
-        let directory = place.open_directory().map_err(|error| fail(Path::new(""), error))?;
+        let (above, directory) =
+            (&place.canonical, place.open_directory().map_err(|error| fail(Path::new(""), error))?);
         let jail = self.0.jail.held(directory);
         let found = list::everything(&jail).map_err(|error| fail(Path::new(""), error.into()))?;
         if let Some((git, _)) = found.iter().find(|(path, _)| in_git(path)) {
@@ -128,6 +129,9 @@ impl Workspace {
         }
         // In reverse order what is in a directory comes before it.
         for (below, is_directory) in found.iter().rev() {
+            if !is_directory {
+                self.preserve(&above.join(below)).map_err(|error| fail(below, error))?;
+            }
             let place = jail.plain_entry(below).map_err(|error| fail(below, error.into()));
             match place.and_then(|place| place.unlink(*is_directory).map_err(|error| fail(below, error))) {
                 // Somebody else was faster, or put something there, which deleting the directory itself will tell.
