@@ -5,8 +5,21 @@
 set -euo pipefail
 . "$(dirname "$0")/server.sh"
 
-kept=(OPENCODE_WORKSPACE="$temp/workspace" OPENCODE_DATA_DIR="$temp/data")
+# What the README's commands have in variables.
+export TOKEN=a-token-of-the-readme REPLY_TOKEN=a-reply-token-of-the-readme SERVER ID=
+kept=(OPENCODE_WORKSPACE="$temp/workspace" OPENCODE_DATA_DIR="$temp/data" OPENCODE_REPLY_TOKEN="$REPLY_TOKEN"
+  OPENCODE_MOCK_SCRIPT="$temp/script.yaml")
+cat >"$temp/script.yaml" <<'YAML'
+delay_ms: 0
+answers:
+  - match: ask
+    steps:
+      - tool_calls: [{name: bash, input: {command: "touch asked"}}]
+  - match: ask
+    steps: [{text: Done.}]
+YAML
 serve "${kept[@]}"
+SERVER=$url
 
 # Every `sh` block goes into a file of its own; both listeners of the README are the one that is there.
 mkdir "$temp/blocks" "$temp/here"
@@ -15,7 +28,7 @@ awk -v folder="$temp/blocks" '/^```sh$/ { on = 1; n++; next } /^```$/ { on = 0 }
 asked=0
 for block in "$temp"/blocks/*; do
   # Blocks that build, start, need a key or an engine are not about this server.
-  grep -qE '127\.0\.0\.1:808[01]' "$block" && ! grep -qE 'cargo|API_KEY|docker' "$block" || continue
+  grep -qE '127\.0\.0\.1:808[01]|\$SERVER' "$block" && ! grep -qE 'cargo|API_KEY|docker' "$block" || continue
   sed -E -i "s#http://127\.0\.0\.1:808[01]#$url#g" "$block"
   echo "readme: $(tr -s '\\\n ' ' ' <"$block" | head -c 140)"
   # A stream without an end is seen to stream, then left.
@@ -25,6 +38,15 @@ for block in "$temp"/blocks/*; do
     curl -s "$url/agent/status" | grep -qF '"status":"idle"' && break
     sleep 0.1
   done
+  if grep -qF '$ID' "$block"; then
+    curl -s -o "$temp/asking" "$SERVER/messages" -H 'Content-Type: application/json' -H 'Prefer: respond-async' \
+      -d '{"text": "ask", "model": "mock/script"}'
+    for _ in $(seq 100); do
+      ID=$(curl -s "$SERVER/agent/permissions" | sed -n 's/.*"id":"\(perm_[^"]*\)".*/\1/p')
+      [ -z "$ID" ] || break
+      sleep 0.1
+    done
+  fi
   # What a block writes beside itself is not to lie in the clone.
   (cd "$temp/here" && timeout 6 bash -euo pipefail "$block") >"$temp/answer" 2>"$temp/error" || status=$?
   if [ "$status" != 0 ] && [ "$status" != 124 ] || ! [ -s "$temp/answer" ] || grep -q '"code":"' "$temp/answer"; then
@@ -34,7 +56,8 @@ for block in "$temp"/blocks/*; do
   fi
   asked=$((asked + 1))
 done
-[ "$asked" -ge 13 ] || { echo "the README has $asked commands that ask a server: at least 13 were there" >&2; exit 1; }
+[ "$asked" -ge 15 ] || { echo "the README has $asked commands that ask a server: at least 15 were there" >&2; exit 1; }
+[ -e "$temp/workspace/asked" ] || { echo "the README's answer to a permission request let nothing run" >&2; exit 1; }
 [ -s "$temp/workspace/hello.txt" ] || { echo "the turn of the README changed no file" >&2; exit 1; }
 
 echo "readme: a second terminal sees the same events, and after kill -9 exactly the rest"
