@@ -289,7 +289,10 @@ impl OpenCode {
                     let (engine, wanted) = (self.engine().await?, revision.to_owned());
                     let tree = blocking(move || engine.revision(&wanted)).await.map_err(failed)?;
                     let tree = tree.ok_or_else(|| {
-                        Error::not_found("revision", format_args!("{revision} in a git repository of this workspace"))
+                        Error::new(
+                            Code::NotFound,
+                            format!("there is no revision {revision:?} in a git repository of this workspace"),
+                        )
                     })?;
                     End { name: Some(name), tree, lacks: Vec::new() }
                 }

@@ -253,6 +253,11 @@ impl OpenCode {
         Ok(domain)
     }
 
+    /// The workspace, and the data directory.
+    pub fn folders(&self) -> (&Path, &Path) {
+        (self.0.workspace.root(), &self.0.settings.data_dir)
+    }
+
     /// Does in the background what the first turn would have to wait for. For when the ports are bound: a start does not
     /// wait for it either.
     pub fn warm_up(&self) {

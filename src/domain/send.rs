@@ -203,8 +203,7 @@ impl OpenCode {
                 }
             }
         }
-        let mode = wish.permission_mode;
-        mode.map(|mode| self.check_mode(mode, wish.token.as_ref())).transpose()?;
+        wish.permission_mode.map(|mode| self.check_mode(mode, wish.token.as_ref())).transpose()?;
         let may_loosen = self.check_reply_token(wish.token.as_ref(), "").is_ok();
         let SendMessage { parts, attachments, text, model, budget, cancel_on_disconnect, when_busy, turn_id, .. } =
             wish;
@@ -214,11 +213,13 @@ impl OpenCode {
         let model = match self.running().filter(|_| when_busy == WhenBusy::Steer) {
             // It is for that turn's model, whichever new turns would have.
             Some(running) => Some(self.read_turn(running.id().as_str()).await?.value.model),
+            // A repeat is told what became of the first.
+            None if turn_id.is_some() && key.is_none() => return Err(stale("no turn runs")),
             None => model,
         };
         let model = self.model_for(model.as_deref()).await?;
         refuse_unpriced(&model, &limits, budgets)?;
-        let wanted = Wanted { model, parts, limits, key, cancel_on_disconnect, mode, may_loosen };
+        let wanted = Wanted { model, parts, limits, key, cancel_on_disconnect, mode: wish.permission_mode, may_loosen };
         let domain = self.clone();
         // A client that leaves between the commit and the start must not leave a turn behind that nobody runs.
         let accepting = async move {

@@ -55,6 +55,8 @@ impl Server {
         let domain = OpenCode::open(config.settings()?).await.map_err(|error| error.to_string())?;
         match begin(&domain, &config).await {
             Ok((listeners, router)) => {
+                let (workspace, data_dir) = domain.folders();
+                tracing::info!(workspace = %workspace.display(), data_dir = %data_dir.display(), "ready");
                 let stalls = stall::Watch::new(seconds(config.stall_seconds));
                 let drain = config.lifecycle.drain();
                 Ok(Self { domain, router, listeners, stalls, limits: config.requests, drain })

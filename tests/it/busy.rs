@@ -258,10 +258,12 @@ async fn what_a_turn_did_not_take_is_told_to_the_next(dialect: Dialect) {
     }
 }
 
-/// Where no model is configured, a turn that named one can be steered all the same.
+/// Where no model is configured, a turn that named one can be steered all the same, and one that is gone is stale.
 #[tokio::test]
 async fn a_steering_message_is_for_the_model_of_its_turn() {
     let server = Setup::new().start();
+    let late = json!({"text": "Rather this.", "when_busy": "steer", "turn_id": "turn_of_yesterday"});
+    server.rest.send("POST", "/messages", &late).await.problem(409, "stale_turn");
     let mut stream = server.rest.say(&json!({"text": "Begin.", "model": "mock/demo"})).await;
     stream.until("content_delta").await;
     let request = server.rest.request("POST", "/messages").header("prefer", "respond-async");

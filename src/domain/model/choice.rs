@@ -70,7 +70,8 @@ impl OpenCode {
                 Error::new(
                     Code::NoModel,
                     "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY, another provider's key or \
-                     LOCAL_ENDPOINT, or name a model in the message (\"model\": \"mock/demo\" needs no key)",
+                     LOCAL_ENDPOINT, choose one for the session, or name one in the message that starts a turn \
+                     (\"model\": \"mock/demo\" needs no key)",
                 )
             }),
         }
