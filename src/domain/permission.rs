@@ -11,6 +11,7 @@ mod rules;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod word;
 mod wrappers;
 
 use std::{path::PathBuf, time::Duration};

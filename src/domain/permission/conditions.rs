@@ -4,29 +4,28 @@
 use tree_sitter::Node;
 
 /// Whether a condition is one whose operators stand in the line: every word is known or in quotes, and what is only known
-/// when it runs is an operand of an operator that is there.
+/// when it runs is an operand of an operator that is there. The parser lets in more than a condition may hold, such as
+/// redirections and other commands.
 pub(super) fn is_plain(node: Node<'_>, text: &str) -> bool {
+    let said = |node: Node<'_>| node.utf8_text(text.as_bytes()).unwrap_or_default();
     let mut nodes = vec![node];
     while let Some(node) = nodes.pop() {
-        let said = node.utf8_text(text.as_bytes()).unwrap_or_default();
+        let said_here = said(node);
         let is_plain = match node.kind() {
-            "test_command"
-            | "binary_expression"
-            | "string_content"
-            | "raw_string"
-            | "number"
-            | "variable_name"
-            | "special_variable_name" => true,
+            "test_command" => !said_here.contains('\n'),
+            "[" | "]" | "=" | "==" | "!=" | "!" | "\"" => true,
+            "binary_expression" | "string_content" | "raw_string" | "number" => true,
+            "extglob_pattern" => said_here.chars().all(|c| c.is_ascii_alphanumeric()),
             "unary_expression" => {
-                let operator = node.child(0).and_then(|first| first.utf8_text(text.as_bytes()).ok());
-                operator.is_some_and(|text| text != "!" || !said.contains(['$', '`']))
+                let operator = node.child(0).map(said);
+                operator.is_some_and(|operator| operator != "!" || !said_here.contains(['$', '`']))
             }
-            "test_operator" => !matches!(said, "-v" | "-R"),
+            "test_operator" => !matches!(said_here, "-v" | "-R"),
             // Names of files would be put in for it.
-            "word" => !said.contains(['*', '?', '[', '{', '~']),
+            "word" => !said_here.contains(['*', '?', '[', '{', '~', '|', '&', '<', '>', ';', '(', ')']),
             "string" => node.parent().is_some_and(|above| {
                 let is_operand = matches!(above.kind(), "unary_expression" | "binary_expression");
-                is_operand || !said.contains(['$', '`'])
+                is_operand || !said_here.contains(['$', '`'])
             }),
             "simple_expansion" | "expansion" | "command_substitution" => {
                 // What is in the substitution is a command of its own.
@@ -41,7 +40,7 @@ pub(super) fn is_plain(node: Node<'_>, text: &str) -> bool {
             return false;
         }
         let mut cursor = node.walk();
-        nodes.extend(node.named_children(&mut cursor));
+        nodes.extend(node.children(&mut cursor));
     }
     true
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::shell::{Line, Part, Word};
+use super::{
+    shell::{Line, Part},
+    word::Word,
+};
 
 /// What was allowed for the session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

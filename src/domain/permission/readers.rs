@@ -3,7 +3,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::shell::{Line, Part, Word};
+use super::{
+    shell::{Line, Part},
+    word::Word,
+};
 
 /// Where a command line would run.
 #[derive(Clone, Debug)]
@@ -22,37 +25,9 @@ const HARMLESS: [&str; 10] =
 /// Read nothing but names, or nothing at all; their words have to be known.
 const QUIET: [&str; 10] = ["pwd", "whoami", "id", "uname", "nproc", "arch", "uptime", "which", "type", "tr"];
 /// Read the files that they are told.
-const READING: [&str; 30] = [
-    "cat",
-    "head",
-    "tail",
-    "wc",
-    "ls",
-    "stat",
-    "realpath",
-    "readlink",
-    "cut",
-    "nl",
-    "tac",
-    "rev",
-    "fold",
-    "column",
-    "comm",
-    "cmp",
-    "cksum",
-    "md5sum",
-    "sha1sum",
-    "sha256sum",
-    "sha512sum",
-    "b2sum",
-    "od",
-    "hexdump",
-    "du",
-    "df",
-    "expand",
-    "paste",
-    "join",
-    "base64",
+const READING: [&str; 21] = [
+    "cat", "head", "tail", "ls", "stat", "realpath", "readlink", "cut", "nl", "tac", "rev", "fold", "column", "comm",
+    "cmp", "od", "df", "expand", "paste", "join", "base64",
 ];
 /// Subcommands of git that read, whatever their words, but for these flags.
 const GIT_READING: [&str; 18] = [
@@ -75,7 +50,8 @@ const GIT_READING: [&str; 18] = [
     "show-ref",
     "version",
 ];
-const GIT_FLAGS: [&str; 9] = [
+const GIT_FLAGS: [&str; 10] = [
+    "--help",
     "--output",
     "--ext-diff",
     "--textconv",
@@ -115,8 +91,12 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
     if part.is_redirection {
         return here.redirects(name, words);
     }
-    if part.is_wrapper || HARMLESS.contains(&name) {
+    if part.is_wrapper {
         return true;
+    }
+    if HARMLESS.contains(&name) {
+        // Names that are put in for a pattern are names of files.
+        return words.iter().filter(|word| word.is_glob).all(|word| here.holds(&word.text) && !word.is_home);
     }
     // From here on what a word is matters.
     if words.iter().any(|word| !word.is_known) || !place.directory.starts_with(&place.root) {
@@ -124,11 +104,16 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
     }
     match name {
         _ if QUIET.contains(&name) => true,
-        // Its programs have modules, which lie anywhere.
+        // Its programs have modules, which lie anywhere, and may come from a file.
         "jq" => {
-            !words.iter().any(|word| ["import", "include"].iter().any(|load| word.text.contains(load)))
-                && here.reads(words)
+            let loads = |word: &Word| ["import", "include", "<("].iter().any(|part| word.text.contains(part));
+            lacks(words, "fL", &["--from-file", "--library-path"]) && !words.iter().any(loads) && here.reads(words)
         }
+        "wc" | "du" => lacks(words, "", &["--files0-from"]) && here.reads(words),
+        "md5sum" | "sha1sum" | "sha256sum" | "sha512sum" | "b2sum" | "cksum" => {
+            lacks(words, "c", &["--check"]) && here.reads(words)
+        }
+        "hexdump" => lacks(words, "f", &["--format-file"]) && here.reads(words),
         // It takes more words out of such a file.
         "strings" => !words.iter().any(|word| word.text.starts_with('@') || word.is_glob) && here.reads(words),
         _ if READING.contains(&name) => here.reads(words),
@@ -145,10 +130,14 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
         }
         "uniq" => {
             // The second one is written.
-            let is_file = |word: &&Word| !word.text.starts_with('-') || matches!(word.text.as_str(), "-" | "--");
-            words.iter().filter(is_file).count() <= 1 && !words.iter().any(|word| word.is_glob) && here.reads(words)
+            let is_file = |word: &&Word| !word.text.starts_with('-') || word.text == "-";
+            let is_sure = |word: &Word| !word.is_glob && word.text != "--";
+            words.iter().filter(is_file).count() <= 1 && words.iter().all(is_sure) && here.reads(words)
         }
-        "file" => lacks(words, "CmzZ", &["--compile", "--magic-file", "--uncompress"]) && here.reads(words),
+        "file" => {
+            let long = ["--compile", "--magic-file", "--uncompress", "--files-from"];
+            lacks(words, "CmzZf", &long) && here.reads(words)
+        }
         "tree" => lacks(words, "oR", &["--fromfile"]) && here.reads(words),
         "diff" => lacks(words, "l", &["--paginate"]) && here.reads(words),
         "grep" | "egrep" | "fgrep" => here.reads(behind_pattern(words).as_slice()),
@@ -172,6 +161,11 @@ impl Here<'_> {
     /// Whether a path leads to something inside of the workspace. Links in it are not followed.
     fn holds(&self, text: &str) -> bool {
         let (path, Place { root, directory, .. }) = (Path::new(text), self.place);
+        // A pattern such as `.*` may find `..` too.
+        let may_climb = |part: &str| part.starts_with('.') && part.contains(['*', '?', '[']);
+        if text.split('/').any(may_climb) {
+            return false;
+        }
         let climbs = path.components().any(|part| part == Component::ParentDir);
         match (path.is_absolute(), climbs) {
             (true, true) => false,
@@ -242,7 +236,12 @@ impl Here<'_> {
         let first = words.first().map(|word| word.text.as_str());
         is_own
             && match subcommand.text.as_str() {
-                name if GIT_READING.contains(&name) => lacks(words, "O", &GIT_FLAGS) && self.reads(words),
+                name if GIT_READING.contains(&name) => {
+                    // A signature is looked at by another program.
+                    lacks(words, "O", &GIT_FLAGS)
+                        && !words.iter().any(|word| word.text.contains("%G"))
+                        && self.reads(words)
+                }
                 "branch" | "tag" => is_listing(words),
                 "remote" => matches!((first, words.len()), (None, _) | (Some("-v"), 1) | (Some("get-url"), 2)),
                 "stash" | "worktree" => matches!((first, words.len()), (Some("list"), 1)),
@@ -276,8 +275,12 @@ fn behind_pattern(words: &[Word]) -> Vec<Word> {
     let names_it = words.iter().any(|word| {
         let flag = word.text.split('=').next().unwrap_or_default();
         match (flag.strip_prefix("--"), flag.strip_prefix('-')) {
-            // Behind `--` all is a pattern or a path; where files or types are listed there is no pattern.
-            (Some(_), _) => ["--regexp", "--file", "--files", "--type-list"].iter().any(|long| long.starts_with(flag)),
+            // Behind `--` all is a pattern or a path; where files or types are listed there is no pattern, and behind a
+            // flag with a path the first word is that.
+            (Some(_), _) => {
+                let long = ["--regexp", "--file", "--files", "--type-list", "--exclude-from", "--ignore-file"];
+                long.iter().any(|long| long.starts_with(flag))
+            }
             (None, Some(letters)) => letters.is_empty() || letters.contains(['e', 'f']),
             (None, None) => may_be_flag(word),
         }
@@ -308,7 +311,11 @@ fn is_date(words: &[Word]) -> bool {
         let is_good = match (is_value, text.as_bytes()) {
             (true, _) => !text.starts_with('/'),
             (false, [b'+', ..]) => true,
-            (false, [b'-', b'-', rest @ ..]) => !rest.starts_with(b"s") && !rest.starts_with(b"f"),
+            (false, [b'-', b'-', rest @ ..]) => {
+                !rest.starts_with(b"s")
+                    && !rest.starts_with(b"f")
+                    && (!rest.starts_with(b"r") || rest.starts_with(b"rfc"))
+            }
             (false, [b'-', b'I', ..]) => true,
             (false, [b'-', rest @ ..]) => !rest.iter().any(|letter| b"sfr".contains(letter)),
             (false, _) => false,

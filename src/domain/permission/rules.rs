@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 
-use super::shell::{Part, Word};
+use super::{shell::Part, word::Word};
 use crate::domain::error::{Error, Result};
 
 /// What a rule says.

@@ -7,6 +7,7 @@ use tree_sitter::{Node, ParseOptions, ParseState, Parser};
 
 use super::{
     conditions, heredoc,
+    word::{Word, word},
     wrappers::{Inner, inner},
 };
 
@@ -43,31 +44,6 @@ pub(crate) struct Part {
     pub(crate) is_wrapper: bool,
 }
 
-/// A word as the command gets it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Word {
-    /// Its text, quotes gone; what stands in the line where it is not known.
-    pub(crate) text: String,
-    /// Whether the text is what the command gets.
-    pub(crate) is_known: bool,
-    /// It is a pattern, for which files' names are put in.
-    pub(crate) is_glob: bool,
-    /// It begins with a tilde that the shell replaces.
-    pub(crate) is_home: bool,
-}
-
-impl Word {
-    /// A word of known text.
-    pub(crate) fn known(text: &str) -> Self {
-        Self { text: text.to_owned(), is_known: true, is_glob: false, is_home: false }
-    }
-
-    /// Its text, if that is all that there is to it.
-    pub(crate) fn literal(&self) -> Option<&str> {
-        (self.is_known && !self.is_glob && !self.is_home).then_some(self.text.as_str())
-    }
-}
-
 impl Part {
     /// It as a line, for people.
     pub(crate) fn text(&self) -> String {
@@ -90,7 +66,10 @@ pub(crate) fn parse(line: &str) -> Result<Line, String> {
 
 fn parse_into(text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
     // What the parser takes for space and the shell does not, or the other way round.
-    if text.chars().any(|c| (c.is_whitespace() || c.is_control()) && !matches!(c, ' ' | '\t' | '\n')) {
+    let is_odd = |c: char| (c.is_whitespace() || c.is_control()) && !matches!(c, ' ' | '\t' | '\n');
+    // Some characters without a shape the parser leaves out.
+    let is_shapeless = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{206f}' | '\u{feff}');
+    if text.chars().any(|c| is_odd(c) || is_shapeless(c)) {
         return Err("it has control characters or unusual spaces".into());
     }
     // The shell puts together what stands before and behind; the parser takes it for a space, which it mostly is.
@@ -133,15 +112,40 @@ fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), S
         "command" => add(command(node, text), line, depth)?,
         "file_redirect" => {
             let part = redirection(node, text);
-            if part.words.len() > 2 {
-                line.hidden = Some(format!("it has words of a command behind a redirection: {}", short(said)));
+            let takes = if part.name().is_some_and(|operator| operator.ends_with('-')) { 1 } else { 2 };
+            if part.words.len() > takes || sets_a_variable(node, text) {
+                line.hidden = Some(format!("it has a redirection with more to it: {}", short(said)));
             }
             line.parts.push(part);
         }
+        "herestring_redirect" if sets_a_variable(node, text) => {
+            line.hidden = Some(format!("it has a redirection with more to it: {}", short(said)));
+        }
         "heredoc_redirect" => {
-            if !heredoc::is_plain(node, text) {
+            if !heredoc::is_plain(node, text) || sets_a_variable(node, text) {
                 line.hidden = Some(format!("it has a document whose end is not sure: {}", short(said)));
             }
+        }
+        // What the parser takes for a remark is a part of the word before it.
+        "comment"
+            if !text[..node.start_byte()].ends_with([' ', '\t', '\n', ';', '&', '|', '(', ')'])
+                && node.start_byte() > 0 =>
+        {
+            line.hidden = Some(format!("it has a remark that may be none: {}", short(said)));
+        }
+        // Where it ends is seen otherwise by the parser.
+        "ansi_c_string" if said.contains("\\\\") || said.contains("\\'") => {
+            line.hidden = Some(format!("it has a string whose end is not sure: {}", short(said)));
+        }
+        // Within double quotes these do not quote.
+        "raw_string" if said.contains(['$', '`']) && is_in_expansion(node) => {
+            line.hidden = Some(format!("it has a substitution that is not understood: {}", short(said)));
+        }
+        "variable_assignment" if runs_when_set(said) => {
+            line.hidden = Some(format!("it sets what the shell runs: {}", short(said)));
+        }
+        "expansion" if said.contains('@') => {
+            line.hidden = Some(format!("it has a substitution that is not understood: {}", short(said)));
         }
         // The shell ends it at the next backtick, whatever stands between.
         "command_substitution" if said.starts_with('`') && said.contains(['\\', '\'', '"', '#']) => {
@@ -153,21 +157,33 @@ fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), S
         }
         "compound_statement" if said.starts_with("((") => note(&mut line.unlisted, "it has", said),
         // It evaluates text as arithmetic, and that can hold commands.
-        "test_command" if said.starts_with("[[") || !conditions::is_plain(node, text) => {
+        "test_command" if said.starts_with("[[") => {
             note(&mut line.unlisted, "it has", said);
+            if evaluates(said.trim_start_matches('[')) {
+                note(&mut line.hidden, "it has", said);
+            }
         }
-        "for_statement" if !is_plain_variable(node, text) => note(&mut line.unlisted, "it sets", said),
+        "test_command" if !conditions::is_plain(node, text) => {
+            note(&mut line.unlisted, "it has", said);
+            if said.contains(['\n', '|', '&', ';', '<', '>']) || evaluates(said.trim_start_matches('[')) {
+                note(&mut line.hidden, "it has", said);
+            }
+        }
+        "for_statement" if !is_plain_loop(node, text) => note(&mut line.unlisted, "it sets", said),
         "variable_assignment" if node.parent().is_none_or(|above| above.kind() != "command") => {
             note(&mut line.unlisted, "it sets", said);
         }
         "function_definition" | "declaration_command" | "unset_command" | "c_style_for_statement" => {
             note(&mut line.unlisted, "it has", said);
+            if node.kind() != "function_definition" && evaluates(said) {
+                note(&mut line.hidden, "it has", said);
+            }
         }
         "word" | "string_content" | "heredoc_content" | "extglob_pattern" | "regex" => {
             if said.contains('`') || substitutes(said) {
                 line.hidden = Some(format!("it has a substitution that is not understood: {}", short(said)));
             }
-            if matches!(node.kind(), "extglob_pattern" | "regex") {
+            if matches!(node.kind(), "extglob_pattern" | "regex") && !said.chars().all(|c| c.is_ascii_alphanumeric()) {
                 note(&mut line.unlisted, "it has", said);
             }
         }
@@ -240,7 +256,8 @@ fn add(part: Part, line: &mut Line, depth: u8) -> Result<(), String> {
         None => note(&mut line.hidden, "it runs what is only known when it runs:", &part.text()),
         Some(_) => {
             let (is_wrapper, found) = inner(&part.words);
-            (part.is_wrapper, inners) = (is_wrapper, found);
+            // One of the workspace may have the same name.
+            (part.is_wrapper, inners) = (is_wrapper && !part.name().unwrap_or_default().contains('/'), found);
         }
     }
     if depth >= MAX_DEPTH && !inners.is_empty() {
@@ -291,87 +308,53 @@ fn redirection(node: Node<'_>, text: &str) -> Part {
     Part { words, assignments: Vec::new(), is_redirection: true, is_wrapper: false }
 }
 
-/// A word, as the shell makes it of its pieces.
-fn word(node: Node<'_>, text: &str) -> Word {
-    let mut word = Word { is_known: true, ..Word::default() };
-    let mut cursor = node.walk();
-    let pieces: Vec<Node<'_>> = match node.kind() {
-        "concatenation" => node.named_children(&mut cursor).collect(),
-        _ => vec![node],
-    };
-    // The pieces of a concatenation have nothing between them, unless something is there that has no name.
-    let whole: usize = pieces.iter().map(|piece| piece.end_byte() - piece.start_byte()).sum();
-    let raw = node.utf8_text(text.as_bytes()).unwrap_or_default();
-    let is_whole = whole == raw.len();
-    for (index, piece) in pieces.iter().enumerate() {
-        add_piece(&mut word, *piece, text, index == 0);
-    }
-    if !is_whole || !word.is_known {
-        word = Word { text: raw.to_owned(), is_known: false, ..word };
-    }
-    word
-}
-
-fn add_piece(word: &mut Word, piece: Node<'_>, text: &str, is_first: bool) {
-    let raw = piece.utf8_text(text.as_bytes()).unwrap_or_default();
-    match piece.kind() {
-        "word" | "number" => add_unquoted(word, raw, is_first),
-        "raw_string" => word.text.push_str(raw.get(1..raw.len().max(2) - 1).unwrap_or_default()),
-        "string" if raw.starts_with('"') => {
-            let mut cursor = piece.walk();
-            let inside = raw.get(1..raw.len().max(2) - 1).unwrap_or_default();
-            match piece.named_children(&mut cursor).all(|child| child.kind() == "string_content") {
-                true => add_quoted(word, inside),
-                false => word.is_known = false,
-            }
-        }
-        // The name of a pipe; what is at its other end is a part of the line.
-        "process_substitution" => word.text.push_str(raw),
-        // Numbers, whatever they are.
-        "simple_expansion" if matches!(raw, "$?" | "$#" | "$$" | "$!") => word.text.push('0'),
-        _ => word.is_known = false,
-    }
-}
-
-fn add_unquoted(word: &mut Word, raw: &str, is_first: bool) {
-    let mut letters = raw.chars();
-    word.is_home |= is_first && raw.starts_with('~');
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\\' => word.text.extend(letters.next()),
-            '{' | '}' | '$' | '`' | '"' | '\'' => {
-                word.is_known = false;
-                word.text.push(letter);
-            }
-            '*' | '?' | '[' => {
-                word.is_glob = true;
-                word.text.push(letter);
-            }
-            letter => word.text.push(letter),
-        }
-    }
-}
-
-fn add_quoted(word: &mut Word, inside: &str) {
-    let mut letters = inside.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match (letter, letters.peek()) {
-            ('\\', Some('$' | '`' | '"' | '\\')) => word.text.extend(letters.next()),
-            (letter, _) => word.text.push(letter),
-        }
-    }
-}
-
 /// `${name}`, and nothing that the shell does with it.
 fn is_plain_expansion(said: &str) -> bool {
     let name = said.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
-/// Whether a loop sets a variable of its own, and not one that the shell or another program goes by.
-fn is_plain_variable(node: Node<'_>, text: &str) -> bool {
+/// Whether a loop sets a variable of its own, and not one that the shell or another program goes by, and looks for no names
+/// outside of where it runs.
+fn is_plain_loop(node: Node<'_>, text: &str) -> bool {
     let name = node.child_by_field_name("variable").and_then(|name| name.utf8_text(text.as_bytes()).ok());
-    name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+    let mut cursor = node.walk();
+    let leads_out = node.children_by_field_name("value", &mut cursor).map(|value| word(value, text)).any(|value| {
+        value.is_home
+            || value.is_glob
+                && (value.text.starts_with('/') || value.text.split('/').any(|part| part.starts_with("..")))
+    });
+    !leads_out
+        && name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+}
+
+/// `{name}<file`: the shell puts a number into the variable.
+fn sets_a_variable(node: Node<'_>, text: &str) -> bool {
+    text[..node.start_byte()].ends_with('}')
+}
+
+/// Whether text that is evaluated as arithmetic, such as `a[$(rm x)]`, may run something.
+pub(super) fn evaluates(text: &str) -> bool {
+    text.contains('[') && (text.contains("$(") || text.contains('`') || text.contains("${"))
+}
+
+/// Whether the shell runs the value of a variable.
+fn runs_when_set(said: &str) -> bool {
+    let name = said.split(['=', '+', '[']).next().unwrap_or_default();
+    matches!(name, "PS0" | "PS1" | "PS2" | "PS4" | "PROMPT_COMMAND" | "BASH_ENV" | "ENV")
+        || evaluates(said.split('=').next().unwrap_or_default())
+}
+
+fn is_in_expansion(node: Node<'_>) -> bool {
+    let mut above = node.parent();
+    while let Some(node) = above {
+        match node.kind() {
+            "expansion" => return true,
+            "command_substitution" | "command" => return false,
+            _ => above = node.parent(),
+        }
+    }
+    false
 }
 
 /// Whether a text has the beginning of a substitution that no backslash takes away.

@@ -1,6 +1,6 @@
 //! Commands that run other commands, as far as their arguments tell.
 
-use super::shell::Word;
+use super::{shell::evaluates, word::Word};
 
 /// What a command runs.
 pub(super) enum Inner {
@@ -17,12 +17,14 @@ pub(super) fn inner(words: &[Word]) -> (bool, Vec<Inner>) {
     let name = words.first().and_then(Word::literal).unwrap_or_default();
     let arguments = words.get(1..).unwrap_or_default();
     match name.rsplit('/').next().unwrap_or(name) {
-        "time" if arguments.first().and_then(Word::literal) == Some("-p") => {
-            let rest = after(arguments, 1);
-            (is_command(rest), if is_command(rest) { command(rest) } else { unknown(name) })
+        "time" => {
+            let is_before = |word: &&Word| word.text == "-p" || word.text == "!" || is_assignment(word);
+            let rest = after(arguments, arguments.iter().take_while(is_before).count());
+            let is_plain = is_command(rest) && !arguments.iter().any(is_assignment);
+            (is_plain, if is_command(rest) || rest.is_empty() { command(rest) } else { unknown(name) })
         }
-        "time" | "nohup" if is_command(arguments) => (name != "nohup", command(arguments)),
-        "time" | "nohup" if !arguments.is_empty() => (false, unknown(name)),
+        "nohup" if is_command(arguments) => (false, command(arguments)),
+        "nohup" if !arguments.is_empty() => (false, unknown(name)),
         "nice" => match arguments {
             [flag, number, rest @ ..] if flag.literal() == Some("-n") && number.literal().is_some_and(is_number) => {
                 (is_command(rest), command(rest))
@@ -43,26 +45,72 @@ pub(super) fn inner(words: &[Word]) -> (bool, Vec<Inner>) {
         "env" => (false, env(arguments)),
         "sudo" | "doas" => {
             let with_value = ["-u", "-g", "-h", "-p", "-C", "-T", "-r", "-t", "-D", "-U", "-R", "-a", "-c"];
-            (false, behind_flags(arguments, &with_value))
+            let rest = skip_flags(arguments, &with_value);
+            (false, rest.map_or_else(|| unknown(name), |rest| command(behind_assignments(rest))))
+        }
+        // What is run by a name of another kind, or by a value that is set, is not to be seen here.
+        "alias" | "hash" | "mapfile" | "readarray" | "compgen" | "complete" | "enable" | "bind" | "coproc"
+            if !arguments.is_empty() =>
+        {
+            (false, unknown(name))
+        }
+        // They evaluate names such as `a[$(rm x)]`.
+        "let" | "read" | "test" | "[" | "printf" | "unset" | "wait" | "getopts" | "declare" | "typeset" | "local"
+        | "export" | "readonly"
+            if arguments.iter().any(|word| evaluates(&word.text)) =>
+        {
+            (false, unknown(name))
         }
         "setsid" | "stdbuf" | "ionice" | "chrt" | "taskset" | "unshare" | "chroot" | "script" | "flock" | "strace"
         | "ltrace" | "gdb" | "watch" | "parallel" | "entr" | "ssh" | "su" | "runuser" | "setpriv" | "systemd-run"
-        | "trap" | "source" | "." | "npx" | "busybox" | "toybox" | "rlwrap" | "unbuffer" | "expect" => {
+        | "setarch" | "linux64" | "linux32" | "prlimit" | "choom" | "nsenter" | "fakeroot" | "trap" | "source"
+        | "." | "npx" | "busybox" | "toybox" | "rlwrap" | "unbuffer" | "expect" => {
             (false, behind_flags_or_unknown(name, arguments))
         }
         "xargs" => {
             let with_value = ["-I", "-n", "-P", "-L", "-d", "-s", "-a", "-E"];
-            // `-i`, `-l` and `-e` have their values with them.
-            (false, behind_flags(arguments, &with_value))
+            // `-i`, `-l` and `-e` have their values with them. What comes in is put behind the words, or into them.
+            let rest = skip_flags(arguments, &with_value).unwrap_or_default();
+            let puts_in = |word: &Word| {
+                let flags = word.text.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
+                flags.is_some_and(|flags| flags.contains(['I', 'i'])) || word.text.starts_with("--r")
+            };
+            let flags = &arguments[..arguments.len() - rest.len()];
+            let runs = rest.first().and_then(Word::literal).unwrap_or_default();
+            let is_open = OPEN.contains(&runs.rsplit('/').next().unwrap_or_default());
+            let mut inners = behind_flags(arguments, &with_value);
+            if is_open || flags.iter().any(puts_in) {
+                inners.extend(unknown(name));
+            }
+            (false, inners)
         }
         "find" | "fd" | "fdfind" => (false, find(arguments)),
         "bash" | "sh" | "dash" | "zsh" | "ksh" | "ash" | "rbash" => (false, shell(name, arguments)),
         "eval" => {
-            let texts: Option<Vec<&str>> = arguments.iter().map(Word::literal).collect();
+            let is_dashes = arguments.first().and_then(Word::literal) == Some("--");
+            let texts: Option<Vec<&str>> = after(arguments, usize::from(is_dashes)).iter().map(Word::literal).collect();
             (false, texts.map_or_else(|| unknown(name), |texts| vec![Inner::Line(texts.join(" "))]))
         }
         _ => (false, Vec::new()),
     }
+}
+
+/// What they run may come from elsewhere than their words.
+const OPEN: [&str; 22] = [
+    "env", "nice", "timeout", "time", "nohup", "sudo", "doas", "setsid", "command", "builtin", "exec", "eval", "xargs",
+    "bash", "sh", "dash", "zsh", "ksh", "ash", "rbash", "busybox", "find",
+];
+
+/// `name=value`, before a command.
+fn is_assignment(word: &Word) -> bool {
+    let name = word.text.split_once('=').map_or("", |(name, _)| name.trim_end_matches('+'));
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn behind_assignments(words: &[Word]) -> &[Word] {
+    after(words, words.iter().take_while(|word| word.text.contains('=')).count())
 }
 
 fn command(words: &[Word]) -> Vec<Inner> {
@@ -137,10 +185,12 @@ fn env(words: &[Word]) -> Vec<Inner> {
     if words.iter().any(splits) {
         return unknown("env");
     }
-    while rest.first().is_some_and(|word| word.text.contains('=')) {
-        rest = after(rest, 1);
+    // Another word for -i, which ends the flags for us and not for it.
+    while rest.first().and_then(Word::literal) == Some("-") {
+        let Some(more) = skip_flags(after(rest, 1), &["-u", "--unset", "-C", "--chdir"]) else { return unknown("env") };
+        rest = more;
     }
-    command(rest)
+    command(behind_assignments(rest))
 }
 
 fn find(words: &[Word]) -> Vec<Inner> {
@@ -161,7 +211,8 @@ fn shell(name: &str, words: &[Word]) -> Vec<Inner> {
             return unknown(name);
         }
         has_line |= text.starts_with('-') && text.contains('c');
-        rest = after(rest, if text.ends_with(['o', 'O']) { 2 } else { 1 });
+        // Each of these takes a word.
+        rest = after(rest, 1 + text.matches(['o', 'O']).count());
     }
     match rest.first().and_then(Word::literal).filter(|_| has_line) {
         Some(line) => vec![Inner::Line(line.to_owned())],
