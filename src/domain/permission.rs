@@ -2,6 +2,7 @@
 
 mod conditions;
 mod evaluate;
+mod gaps;
 mod grants;
 mod heredoc;
 mod judge;

@@ -107,7 +107,9 @@ pub(crate) fn is_listed(part: &Part, line: &Line, place: &Place) -> bool {
         // Its programs have modules, which lie anywhere, and may come from a file.
         "jq" => {
             let loads = |word: &Word| ["import", "include", "<("].iter().any(|part| word.text.contains(part));
-            lacks(words, "fL", &["--from-file", "--library-path"]) && !words.iter().any(loads) && here.reads(words)
+            lacks(words, "fL", &["--from-file", "--library-path", "--run-tests"])
+                && !words.iter().any(loads)
+                && here.reads(words)
         }
         "wc" | "du" => lacks(words, "", &["--files0-from"]) && here.reads(words),
         "md5sum" | "sha1sum" | "sha256sum" | "sha512sum" | "b2sum" | "cksum" => {
@@ -161,11 +163,6 @@ impl Here<'_> {
     /// Whether a path leads to something inside of the workspace. Links in it are not followed.
     fn holds(&self, text: &str) -> bool {
         let (path, Place { root, directory, .. }) = (Path::new(text), self.place);
-        // A pattern such as `.*` may find `..` too.
-        let may_climb = |part: &str| part.starts_with('.') && part.contains(['*', '?', '[']);
-        if text.split('/').any(may_climb) {
-            return false;
-        }
         let climbs = path.components().any(|part| part == Component::ParentDir);
         match (path.is_absolute(), climbs) {
             (true, true) => false,
@@ -192,10 +189,15 @@ impl Here<'_> {
     fn reads(&self, words: &[Word]) -> bool {
         words.iter().all(|word| {
             let text = word.text.as_str();
+            // A pattern such as `.*` may find `..` too.
+            let climbs = |part: &str| matches!(part.as_bytes(), [b'.', b'*' | b'?' | b'[', ..]);
             !word.is_home
+                && !(word.is_glob && text.split('/').any(climbs))
                 && match (text.strip_prefix('-'), text.split_once('=')) {
                     (None, _) => self.holds(text),
-                    (Some(_), Some((_, value))) => self.holds(value) && !value.starts_with('~'),
+                    (Some(_), Some((flag, value))) => {
+                        self.holds(value) && !value.starts_with('~') && !flag.contains('/')
+                    }
                     (Some(flag), None) => !flag.contains('/'),
                 }
         })
@@ -279,13 +281,15 @@ fn behind_pattern(words: &[Word]) -> Vec<Word> {
             // flag with a path the first word is that.
             (Some(_), _) => {
                 let long = ["--regexp", "--file", "--files", "--type-list", "--exclude-from", "--ignore-file"];
-                long.iter().any(|long| long.starts_with(flag))
+                flag != "--exclude" && long.iter().any(|long| long.starts_with(flag))
             }
             (None, Some(letters)) => letters.is_empty() || letters.contains(['e', 'f']),
             (None, None) => may_be_flag(word),
         }
     });
-    let pattern = words.iter().position(|word| !word.text.starts_with('-')).filter(|_| !names_it);
+    // One that is a pattern of names, too, may be more words.
+    let is_one = |at: &usize| words[*at].literal().is_some();
+    let pattern = words.iter().position(|word| !word.text.starts_with('-')).filter(|_| !names_it).filter(is_one);
     let kept = words.iter().enumerate().filter(|(at, _)| Some(*at) != pattern);
     kept.map(|(_, word)| word.clone()).collect()
 }

@@ -6,7 +6,7 @@ use std::{borrow::Cow, ops::ControlFlow};
 use tree_sitter::{Node, ParseOptions, ParseState, Parser};
 
 use super::{
-    conditions, heredoc,
+    conditions, gaps, heredoc,
     word::{Word, word},
     wrappers::{Inner, inner},
 };
@@ -68,13 +68,13 @@ fn parse_into(text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
     // What the parser takes for space and the shell does not, or the other way round.
     let is_odd = |c: char| (c.is_whitespace() || c.is_control()) && !matches!(c, ' ' | '\t' | '\n');
     // Some characters without a shape the parser leaves out.
-    let is_shapeless = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{206f}' | '\u{feff}');
+    let is_shapeless = |c: char| matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}');
     if text.chars().any(|c| is_odd(c) || is_shapeless(c)) {
         return Err("it has control characters or unusual spaces".into());
     }
     // The shell puts together what stands before and behind; the parser takes it for a space, which it mostly is.
-    let joined = text.match_indices("\\\n").any(|(at, _)| !text[..at].ends_with([' ', '\t']));
-    if joined {
+    let is_apart = |before: &str| before.strip_suffix([' ', '\t']).is_some_and(|before| !before.ends_with('\\'));
+    if text.match_indices("\\\n").any(|(at, _)| !is_apart(&text[..at])) {
         return Err("it has a line break in the middle of a word".into());
     }
     let mut parser = Parser::new();
@@ -108,6 +108,9 @@ fn parse_into(text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
 
 fn visit(node: Node<'_>, text: &str, line: &mut Line, depth: u8) -> Result<(), String> {
     let said = node.utf8_text(text.as_bytes()).unwrap_or_default();
+    if !gaps::are_plain(node, text) {
+        note(&mut line.hidden, "it has more than is understood:", said);
+    }
     match node.kind() {
         "command" => add(command(node, text), line, depth)?,
         "file_redirect" => {
