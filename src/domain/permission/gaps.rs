@@ -52,7 +52,7 @@ pub(super) fn are_plain(node: Node<'_>, text: &str) -> bool {
     let before = &text[..node.start_byte()];
     let is_escaped = before.strip_suffix([' ', '\t']).is_some_and(|before| before.ends_with('\\'));
     let is_broken = node.kind() == "word" && text[node.byte_range()].contains('\n');
-    !(node.kind() == "comment" && is_escaped) && !is_broken
+    !(is_broken || node.kind() == "comment" && is_escaped)
 }
 
 fn is_blank(gap: &str, is_one_line: bool) -> bool {

@@ -191,8 +191,8 @@ impl Here<'_> {
             let text = word.text.as_str();
             // A pattern such as `.*` may find `..` too.
             let climbs = |part: &str| matches!(part.as_bytes(), [b'.', b'*' | b'?' | b'[', ..]);
-            !word.is_home
-                && !(word.is_glob && text.split('/').any(climbs))
+            let leads_out = word.is_home || word.is_glob && text.split('/').any(climbs);
+            !leads_out
                 && match (text.strip_prefix('-'), text.split_once('=')) {
                     (None, _) => self.holds(text),
                     (Some(_), Some((flag, value))) => {
