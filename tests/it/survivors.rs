@@ -218,22 +218,14 @@ const DEAF: &str = "(setsid sh -c 'trap \"\" TERM HUP; echo ready; while :; do s
 
 #[tokio::test]
 async fn nothing_survives_a_server_that_is_killed() {
-    let model = Model::start(Dialect::OpenAi, []).await;
-    let (mut server, mark, _stream) = begun(&Setup::with(&model), &model, DEAF).await;
-    assert!(mark.others(&server).len() >= 4, "{:?}", mark.others(&server));
-    server.kill();
-    until("the end of all", async || mark.all().is_empty().then_some(())).await;
-}
-
-/// Nobody but the kernel can wake a keeper whose server has gone.
-#[tokio::test]
-async fn a_stopped_keeper_does_not_survive_its_server() {
-    let model = Model::start(Dialect::OpenAi, []).await;
-    let command = format!("(setsid sleep 1001 &); kill -STOP $PPID; {DEAF}");
-    let (mut server, mark, _stream) = begun(&Setup::with(&model), &model, &command).await;
-    assert!(mark.others(&server).len() >= 5, "{:?}", mark.others(&server));
-    server.kill();
-    until("the end of all", async || mark.all().is_empty().then_some(())).await;
+    // Nobody but the kernel can wake a keeper that is stopped when its server goes.
+    for command in [DEAF.to_owned(), format!("kill -STOP $PPID; {DEAF}")] {
+        let model = Model::start(Dialect::OpenAi, []).await;
+        let (mut server, mark, _stream) = begun(&Setup::with(&model), &model, &command).await;
+        assert!(mark.others(&server).len() >= 4, "{:?}", mark.others(&server));
+        server.kill();
+        until("the end of all", async || mark.all().is_empty().then_some(())).await;
+    }
 }
 
 #[tokio::test]
