@@ -76,7 +76,8 @@ impl Waiting {
     }
 
     fn push(&mut self, text: &str) {
-        let kept = &text[..text.floor_char_boundary(TOTAL - self.taken)];
+        let room = if self.cut { 0 } else { TOTAL - self.taken };
+        let kept = &text[..text.floor_char_boundary(room)];
         self.cut |= kept.len() < text.len();
         self.taken += kept.len();
         self.text.push_str(kept);
@@ -140,6 +141,10 @@ mod tests {
             waiting.take(&[0xff; 16 * 1024]);
         }
         assert!(waiting.cut && waiting.taken <= TOTAL && waiting.taken > TOTAL - 3);
+        // What would fit behind a hole is not shown either.
+        let taken = waiting.taken;
+        waiting.take(b"a");
+        assert_eq!(waiting.taken, taken);
         let mut sizes = Vec::new();
         while !waiting.text.is_empty() {
             sizes.push(waiting.next().len());
