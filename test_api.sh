@@ -219,9 +219,11 @@ ask GET "/messages/$message"
 expect get_message "gives one" 200 "\"id\":\"$message\""
 ask GET /messages/msg_no_such_message
 expect get_message "or says that there is none" 404 '"code":"not_found"'
-ask GET "/messages/$first/parts/0"
+ask GET "/turns/$turn"
+said=$(field user_message_id)
+ask GET "/messages/$said/parts/0"
 expect get_message_part "gives the bytes" 200 '^content-type: text/plain' '^hello from the smoke test$'
-ask GET "/messages/$first/parts/99"
+ask GET "/messages/$said/parts/99"
 expect get_message_part "or says that there are none" 404 '"code":"not_found"'
 ask GET '/turns?limit=1'
 expect list_turns "has the newest first" 200 "\"id\":\"$queued\""

@@ -5,6 +5,8 @@ set -euo pipefail
 . "$(dirname "$0")/server.sh"
 
 serve
+# The session need not be its own.
+curl -sS -o "$temp/before" -H 'Content-Type: application/json' -d '{"text": "Of somebody else.", "model": "mock/demo"}' "$url/messages"
 bash "$repo/test_api.sh" "$url"
 bash "$repo/test_api.sh" "$url" | tail -n 1
 serve OPENCODE_API_TOKEN=a-token-of-the-smoke-test
